@@ -1,0 +1,1 @@
+"""What every agent does: register, heartbeat, poll and retry over HTTPS."""

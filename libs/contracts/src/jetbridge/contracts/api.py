@@ -1,0 +1,178 @@
+"""
+Bodies of the Remote Execution API, ``/v1`` (agents ⇄ gateway).
+
+Requests refuse unknown fields and values out of bounds, so that a mistake is a 400 that names it.
+Responses are read leniently by agents: a newer gateway may add fields. ``contract`` is the version of
+this module a request was made for; a gateway that does not speak it answers 422 ``unknown-contract``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from jetbridge.contracts.ids import AgentName, LeaseId
+from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind
+
+CONTRACT = 1
+"""Version of these bodies. Raised when an older gateway could no longer understand an agent."""
+
+MAX_SLOTS = 10_000
+MAX_QUEUES = 256
+MAX_WAIT_SECONDS = 60
+"""A poll is held at most this long; proxies commonly cut idle requests after 60 s or more."""
+
+Queue = Annotated[str, Meta(min_length=1, max_length=256)]
+Slots = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
+Label = Annotated[str, Meta(min_length=1, max_length=63)]
+ShortText = Annotated[str, Meta(max_length=256)]
+Role = Literal["worker", "dag-processor", "triggerer", "sentinel"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of request bodies."""
+
+    contract: Annotated[int, Meta(ge=1)] = CONTRACT
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of response bodies."""
+
+
+class RegisterRequest(Request, frozen=True, kw_only=True):
+    """``POST /v1/agents``: who the agent is. Authenticated with the agent token."""
+
+    name: AgentName
+    instance: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    role: Role
+    queues: Annotated[tuple[Queue, ...], Meta(max_length=MAX_QUEUES)] = ()
+    slots: Slots = 0
+    labels: Annotated[dict[Label, ShortText], Meta(max_length=64)] = {}
+    software_version: ShortText = ""
+    site: ShortText = ""
+    log_store: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class RegisterResponse(Response, frozen=True, kw_only=True):
+    """
+    The credential for every other call, and how the plane wants the agent to behave.
+
+    ``credential`` is a bearer token bound to this agent and process, renewed in heartbeat answers.
+    """
+
+    agent: AgentName
+    credential: str
+    credential_expires_in_seconds: float
+    heartbeat_interval_seconds: float
+    poll_wait_seconds: float
+    lease_seconds: float
+
+
+class HeartbeatRequest(Request, frozen=True, kw_only=True):
+    """``POST /v1/agents/{name}/heartbeat``: what the agent believes."""
+
+    free_slots: Slots
+    leases: Annotated[tuple[LeaseId, ...], Meta(max_length=MAX_SLOTS)] = ()
+    draining: bool = False
+
+
+class HeartbeatResponse(Response, frozen=True, kw_only=True):
+    """
+    What is really so. A lease the agent named and ``leases`` lacks is lost: stop it.
+
+    ``credential`` is set when the old one is past half its life.
+    """
+
+    leases: tuple[LeaseId, ...] = ()
+    credential: str | None = None
+    credential_expires_in_seconds: float | None = None
+
+
+class PollRequest(Request, frozen=True, kw_only=True):
+    """``POST /v1/agents/{name}/poll``: hold this request until there is something to say."""
+
+    free_slots: Slots
+    leases: Annotated[tuple[LeaseId, ...], Meta(max_length=MAX_SLOTS)] = ()
+    wait_seconds: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 30.0
+
+
+class Offer(Response, frozen=True, kw_only=True):
+    """
+    Work the agent may accept; nothing may start before the accept is confirmed.
+
+    ``spec`` is Airflow's workload as JSON, without a token. An offer that is not accepted within
+    ``expires_in_seconds`` is made to somebody else.
+    """
+
+    lease: LeaseId
+    kind: WorkloadKind
+    queue: str
+    coordinates: TaskCoordinates
+    expires_in_seconds: float
+    traceparent: str | None = None
+    spec: msgspec.Raw
+
+
+class PollResponse(Response, frozen=True, kw_only=True):
+    """``offers`` to accept; ``stop`` names leases the agent no longer holds. Both may be empty."""
+
+    offers: tuple[Offer, ...] = ()
+    stop: tuple[LeaseId, ...] = ()
+
+
+class AcceptRequest(Request, frozen=True, kw_only=True):
+    """``POST /v1/leases/{lease}/accept``."""
+
+
+class AcceptResponse(Response, frozen=True, kw_only=True):
+    """
+    The confirmation. ``token`` authenticates this one lease on ``/execution/*`` and nothing else.
+
+    It has no life of its own: it is worth what the lease is worth, and dies with it.
+    """
+
+    lease: LeaseId
+    token: str
+
+
+class ReportRequest(Request, frozen=True, kw_only=True):
+    """``POST /v1/leases/{lease}/report``: how the workload's process ended."""
+
+    outcome: Outcome
+    exit_code: Annotated[int, Meta(ge=-255, le=255)] | None = None
+    reason: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class ReportResponse(Response, frozen=True, kw_only=True):
+    """The report was taken, now or by an earlier try of the same request."""
+
+    lease: LeaseId
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error, as an RFC 9457 problem document. ``detail`` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    instance: str = ""
+
+
+ALL_BODIES: tuple[type[msgspec.Struct], ...] = (
+    RegisterRequest,
+    RegisterResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    PollRequest,
+    PollResponse,
+    Offer,
+    AcceptRequest,
+    AcceptResponse,
+    ReportRequest,
+    ReportResponse,
+    Problem,
+)
+"""Every body of the API; the schema snapshot is checked against this list."""

@@ -1,0 +1,107 @@
+"""
+Values in the KV buckets: the durable state of workloads, agents and tokens.
+
+Records carry a ``version`` of their own; a reader that meets a newer one leaves it alone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+from jetbridge.contracts.ids import AgentName, WorkloadId
+from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind
+
+
+class WorkloadState(StrEnum):
+    """
+    The life of a workload's record: submitted → offered → leased → finished, then deleted.
+
+    Every arrow is one compare-and-set on the record's revision, so of two racing writers one wins
+    and the other learns it.
+    """
+
+    SUBMITTED = "submitted"
+    OFFERED = "offered"
+    LEASED = "leased"
+    FINISHED = "finished"
+
+
+class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One workload that the scheduler handed over and has not yet seen the end of.
+
+    ``submission`` is the revision of the record's first write of this life; 0 in that write itself,
+    which cannot know it. ``epoch`` is the revision of the offer that was accepted; 0 before.
+    ``agent`` is who was offered, holds or held it. ``ack`` is the JetStream reply subject that
+    acknowledges the delivery behind an offer: whichever gateway takes the accept can use it.
+    ``changed_at`` is the time of the last write, by the writer's clock, for people.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    workload_id: WorkloadId
+    kind: WorkloadKind
+    state: WorkloadState
+    queue: str
+    coordinates: TaskCoordinates
+    changed_at: datetime
+    submission: int = 0
+    epoch: int = 0
+    agent: AgentName | None = None
+    ack: str | None = None
+    outcome: Outcome | None = None
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One registered agent. Volatile facts (last heartbeat, free slots) are in Redis, not here.
+
+    ``instance`` is chosen by the agent's process at its start: a second process that registers under
+    the same name replaces the first, whose credential then no longer matches.
+    ``log_store`` says where the agent's task logs end up, for people (no credentials).
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    name: AgentName
+    instance: str
+    role: str
+    queues: tuple[str, ...]
+    slots: int
+    labels: dict[str, str] = {}
+    software_version: str = ""
+    site: str = ""
+    log_store: str = ""
+    token_id: str
+    registered_at: datetime
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One agent token. Only the SHA-256 of its secret is kept.
+
+    A plain hash is enough: the secret is 256 random bits, so there is nothing to guess and a slow
+    hash would only slow the gateway.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    id: str
+    name: str
+    secret_sha256: str
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+
+ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (WorkloadRecord, AgentRecord, TokenRecord)
+"""Every record there is; the schema snapshot is checked against this list."""

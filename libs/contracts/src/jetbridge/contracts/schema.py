@@ -1,0 +1,49 @@
+"""JSON schema of everything in this package: for the snapshot test and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jetbridge.contracts import api, messages, records
+from jetbridge.contracts.envelope import Body, Envelope
+
+
+def schema_of(*types: type) -> dict[str, Any]:
+    """Return the schemas of ``types`` and all they refer to, by name."""
+    _, components = msgspec.json.schema_components(
+        types, schema_hook=_raw_is_any, ref_template="#/components/schemas/{name}"
+    )
+    return dict(sorted(components.items()))
+
+
+def _raw_is_any(python_type: type) -> dict[str, Any]:
+    if python_type is msgspec.Raw:
+        return {}
+    raise NotImplementedError
+
+
+def snapshot() -> dict[str, Any]:
+    """Return every contract under its versioned name, as kept in the schema snapshot file."""
+    return {
+        "envelope": schema_of(Envelope),
+        "messages": {_message_name(body): schema_of(body) for body in messages.ALL_BODIES},
+        "records": {
+            f"{_name(record)}.v{_version(record)}": schema_of(record) for record in records.ALL_RECORDS
+        },
+        "api": {f"v{api.CONTRACT}": schema_of(*api.ALL_BODIES)},
+    }
+
+
+def _message_name(body: type[Body]) -> str:
+    return body.name()
+
+
+def _name(record: type[msgspec.Struct]) -> str:
+    return record.__name__
+
+
+def _version(record: type[msgspec.Struct]) -> int:
+    version: int = record.VERSION  # type: ignore[attr-defined]  # every record has one; see records.py
+    return version

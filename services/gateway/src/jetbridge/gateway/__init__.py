@@ -1,0 +1,1 @@
+"""HTTPS Remote Execution API between the agents' polls and the bus."""

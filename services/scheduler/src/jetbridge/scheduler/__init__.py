@@ -1,0 +1,1 @@
+"""What runs inside Airflow on the plane: RemoteExecutor and log reader."""
