@@ -1,0 +1,93 @@
+"""Opening the bus: one NATS connection, held by a FastStream broker so that subscribers can join it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from nats.errors import NoServersError
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+
+from jetbridge.bus.errors import BusUnavailableError, TopologyError
+from jetbridge.bus.settings import BusSettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Bus:
+    """An open connection. ``broker`` is for FastStream subscribers, ``js`` for everything else."""
+
+    broker: NatsBroker
+    client: Client
+    js: JetStreamContext
+
+    async def bucket(self, name: str) -> KeyValue:
+        """Bind to a KV bucket; raises :class:`TopologyError` when nobody applied the topology."""
+        from nats.js.errors import BucketNotFoundError, ServiceUnavailableError  # noqa: PLC0415
+
+        try:
+            return await self.js.key_value(name)
+        except BucketNotFoundError as exc:
+            msg = f"NATS has no bucket {name!r}; run 'jetbridge bus apply' once before the services"
+            raise TopologyError(msg) from exc
+        except (ServiceUnavailableError, TimeoutError) as exc:
+            msg = "NATS answers but JetStream does not; is the server started with JetStream on?"
+            raise BusUnavailableError(msg) from exc
+
+
+@asynccontextmanager
+async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
+    """
+    Connect to NATS as ``name`` and close when done; reconnects for ever by itself in between.
+
+    Raises :class:`BusUnavailableError` when no server answers the first time.
+    """
+    broker = NatsBroker(settings.url.split(","), logger=None, **_options(settings, name))
+    try:
+        client = await broker.connect()
+    except (NoServersError, TimeoutError, OSError) as exc:
+        await broker.stop()
+        msg = f"no NATS server answers at {settings.url}; is it running and reachable?"
+        raise BusUnavailableError(msg) from exc
+    try:
+        yield Bus(broker, client, client.jetstream(timeout=settings.request_timeout_seconds))
+    finally:
+        await broker.stop()
+
+
+def _options(settings: BusSettings, name: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "name": name,
+        "connect_timeout": settings.connect_timeout_seconds,
+        "allow_reconnect": True,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.5,
+        "error_cb": _log_error,
+        "disconnected_cb": _log_disconnected,
+        "reconnected_cb": _log_reconnected,
+    }
+    if settings.credentials_file:
+        options["user_credentials"] = str(settings.credentials_file)
+    if settings.ca_file:
+        options["tls"] = ssl.create_default_context(cafile=settings.ca_file)
+    return options
+
+
+async def _log_error(error: Exception) -> None:
+    log.warning("bus.error", error=type(error).__name__, detail=str(error))
+
+
+async def _log_disconnected() -> None:
+    log.warning("bus.disconnected")
+
+
+async def _log_reconnected() -> None:
+    log.info("bus.reconnected")

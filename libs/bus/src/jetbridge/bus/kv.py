@@ -1,0 +1,90 @@
+"""Typed records in a KV bucket with compare-and-set, and library errors turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+from nats.errors import ConnectionClosedError, NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NoStreamResponseError
+from nats.js.kv import KeyValue
+
+from jetbridge.bus.errors import BusUnavailableError, ConflictError
+
+R = TypeVar("R", bound=msgspec.Struct)
+T = TypeVar("T")
+
+_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+"""nats-server's codes for a lost compare-and-set; nats-py translates them on update, not on delete."""
+
+
+@dataclass(frozen=True)
+class Versioned(Generic[R]):
+    """A record and the revision it was read at."""
+
+    record: R
+    revision: int
+
+
+async def answered(request: Awaitable[T]) -> T:
+    """Await a JetStream request; raises :class:`ConflictError` or :class:`BusUnavailableError`."""
+    try:
+        return await request
+    except KeyWrongLastSequenceError as exc:
+        raise ConflictError(str(exc)) from exc
+    except APIError as exc:
+        if exc.err_code in _WRONG_LAST_SEQUENCE:
+            raise ConflictError(str(exc)) from exc
+        msg = f"JetStream refused: {exc.description or exc}"
+        raise BusUnavailableError(msg) from exc
+    except (NatsTimeoutError, NoRespondersError, NoStreamResponseError, ConnectionClosedError) as exc:
+        msg = "NATS JetStream did not answer in time"
+        raise BusUnavailableError(msg) from exc
+
+
+class RecordBucket(Generic[R]):
+    """Records of one type in one bucket. Values that do not decode raise ``msgspec.DecodeError``."""
+
+    def __init__(self, js: JetStreamContext, kv: KeyValue, name: str, record_type: type[R]) -> None:
+        """Wrap ``kv``, the bucket ``name``, whose values are ``record_type`` as JSON."""
+        self.js = js
+        self.kv = kv
+        self.name = name
+        self._encoder = msgspec.json.Encoder()
+        self._decoder = msgspec.json.Decoder(record_type)
+
+    def decode(self, value: bytes) -> R:
+        """Decode one value of the bucket."""
+        return self._decoder.decode(value)
+
+    async def get(self, key: str) -> Versioned[R] | None:
+        """Return the record, or None when there is none or it was deleted."""
+        try:
+            entry = await answered(self.kv.get(key))
+        except KeyNotFoundError:
+            return None
+        return Versioned(self.decode(entry.value or b""), entry.revision or 0)
+
+    async def create(self, key: str, record: R) -> int:
+        """Write a record that must not exist; raises :class:`ConflictError` when it does."""
+        return await answered(self.kv.create(key, self._encoder.encode(record)))
+
+    async def update(self, key: str, record: R, revision: int) -> int:
+        """Write over exactly ``revision``; raises :class:`ConflictError` when it is not the last."""
+        return await answered(self.kv.update(key, self._encoder.encode(record), last=revision))
+
+    async def put(self, key: str, record: R) -> int:
+        """Write whatever is there now."""
+        return await answered(self.kv.put(key, self._encoder.encode(record)))
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Delete exactly ``revision``; raises :class:`ConflictError` when it is not the last."""
+        await answered(self.kv.delete(key, last=revision))
+
+    async def sweep(self, older_than_seconds: int) -> None:
+        """Drop the markers that deletions leave behind once every watcher has long seen them."""
+        await answered(self.kv.purge_deletes(older_than_seconds))

@@ -1,0 +1,117 @@
+"""
+A KV bucket kept in memory by watching it.
+
+Reads cost nothing and lag the bucket by milliseconds. After a lost connection the watch starts over and
+the whole bucket is read again, so no change is missed; keys that vanished meanwhile are reported as
+deleted. Until the first full read ``ready`` is not set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+from nats.errors import Error as NatsError
+from nats.js.kv import KeyValue
+
+from jetbridge.bus.connection import Bus
+from jetbridge.bus.kv import RecordBucket, Versioned
+
+R = TypeVar("R", bound=msgspec.Struct)
+OnChange = Callable[[str, "Versioned[R] | None"], None]
+
+log = structlog.get_logger(__name__)
+
+_CHECK_SECONDS = 5.0
+"""How often a silent watch is checked; also the delay before a failed one is tried again is 1/5 of it."""
+
+
+class BucketMirror(Generic[R]):
+    """The bucket's records by key, as of the last change seen."""
+
+    def __init__(self, bus: Bus, bucket: RecordBucket[R]) -> None:
+        """Prepare a mirror; :meth:`run` fills it and keeps it."""
+        self._bus = bus
+        self._bucket = bucket
+        self._records: dict[str, Versioned[R]] = {}
+        self._listeners: list[OnChange[R]] = []
+        self.ready = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, key: str) -> Versioned[R] | None:
+        """Return the record as last seen."""
+        return self._records.get(key)
+
+    def items(self) -> Iterator[tuple[str, Versioned[R]]]:
+        """Iterate over a snapshot of all records."""
+        return iter(list(self._records.items()))
+
+    def on_change(self, listener: OnChange[R]) -> None:
+        """Call ``listener(key, record or None)`` for every change, in the loop's thread. It must not block."""
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            try:
+                await self._watch_once()
+            except (NatsError, TimeoutError, OSError) as exc:
+                log.warning("mirror.watch_failed", bucket=self._bucket.name, error=type(exc).__name__)
+            self.ready.clear()
+            await asyncio.sleep(_CHECK_SECONDS / 5)
+
+    async def _watch_once(self) -> None:
+        reconnects = self._reconnects()
+        watcher = await self._bucket.kv.watchall()
+        unseen: set[str] | None = set(self._records)
+        try:
+            while self._reconnects() == reconnects:
+                with suppress(
+                    NatsError, TimeoutError
+                ):  # nothing new: look whether the link is still the same
+                    entry = await watcher.updates(_CHECK_SECONDS)  # type: ignore[no-untyped-call]
+                    unseen = self._take(entry, unseen)
+        finally:
+            with suppress(NatsError):
+                await watcher.stop()  # type: ignore[no-untyped-call]
+
+    def _take(self, entry: KeyValue.Entry | None, unseen: set[str] | None) -> set[str] | None:
+        if entry is None:  # the end of the first full read: what it did not contain is gone
+            for key in unseen or ():
+                self._change(key, None)
+            self.ready.set()
+            return None
+        if unseen is not None:
+            unseen.discard(entry.key)
+        self._change(entry.key, self._read(entry))
+        return unseen
+
+    def _read(self, entry: KeyValue.Entry) -> Versioned[R] | None:
+        if entry.operation is not None:
+            return None
+        try:
+            return Versioned(self._bucket.decode(entry.value or b""), entry.revision or 0)
+        except msgspec.DecodeError:
+            log.exception("mirror.unreadable_record", bucket=self._bucket.name, key=entry.key)
+            return None
+
+    def _change(self, key: str, record: Versioned[R] | None) -> None:
+        before = self._records.get(key)
+        if record is None:
+            if self._records.pop(key, None) is None:
+                return
+        elif before and before.revision >= record.revision:
+            return
+        else:
+            self._records[key] = record
+        for listener in self._listeners:
+            listener(key, record)
+
+    def _reconnects(self) -> int:
+        return int(self._bus.client.stats["reconnects"])

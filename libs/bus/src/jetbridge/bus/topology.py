@@ -1,0 +1,134 @@
+"""
+Streams, buckets and consumers, described once.
+
+Only ``jetbridge bus apply`` creates or changes streams and buckets; every other process binds to what
+is there. Consumers of WORK are the exception: a lane exists when the first queue of that name does, so
+gateways create its consumers from :func:`lane_consumer` when an agent first asks for the lane. The
+call is idempotent, and two gateways that race send the same configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nats.js import api
+
+from jetbridge.contracts.subjects import (
+    AGENTS_BUCKET,
+    EVENTS_STREAM,
+    KEYS_BUCKET,
+    TOKENS_BUCKET,
+    WORK_STREAM,
+    WORKLOADS_BUCKET,
+    Band,
+    work_consumer,
+    work_subject,
+)
+
+DUPLICATE_WINDOW_SECONDS = 120
+"""How long JetStream remembers message ids; its default. Later duplicates are caught by the KV record."""
+
+OFFER_SECONDS = 10.0
+"""
+How long an offer may stay unaccepted before JetStream delivers the work again (``ack_wait``).
+
+Agents accept within milliseconds; a gateway or agent that died with an offer in hand costs this much.
+"""
+
+MAX_WORK_MESSAGE_BYTES = 512 * 1024
+"""A workload is a few KiB; NATS refuses messages over 1 MiB by default."""
+
+EVENTS_MAX_AGE_SECONDS = 7 * 24 * 3600
+EVENTS_MAX_BYTES = 1 << 30
+MAX_RECORD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A stream as it must be. Sizes are bytes, times seconds."""
+
+    name: str
+    subjects: tuple[str, ...]
+    retention: api.RetentionPolicy
+    discard: api.DiscardPolicy
+    max_age: float = 0
+    max_bytes: int = -1
+    max_msg_size: int = -1
+
+    def config(self, replicas: int) -> api.StreamConfig:
+        """Return the configuration to ask NATS for."""
+        return api.StreamConfig(
+            name=self.name,
+            subjects=list(self.subjects),
+            retention=self.retention,
+            discard=self.discard,
+            max_age=self.max_age,
+            max_bytes=self.max_bytes,
+            max_msg_size=self.max_msg_size,
+            storage=api.StorageType.FILE,
+            num_replicas=replicas,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A KV bucket as it must be. One revision is kept of each key: records are state, not history."""
+
+    name: str
+    max_value_bytes: int = MAX_RECORD_BYTES
+
+    def config(self, replicas: int) -> api.KeyValueConfig:
+        """Return the configuration to ask NATS for."""
+        return api.KeyValueConfig(
+            bucket=self.name,
+            history=1,
+            max_value_size=self.max_value_bytes,
+            storage=api.StorageType.FILE,
+            replicas=replicas,
+            direct=False,  # a direct read may come from a replica that lags behind the last write
+        )
+
+    @property
+    def stream(self) -> str:
+        """Return the name of the stream behind the bucket."""
+        return f"KV_{self.name}"
+
+
+STREAMS: tuple[Stream, ...] = (
+    Stream(
+        name=WORK_STREAM,
+        subjects=("work.>",),
+        retention=api.RetentionPolicy.WORK_QUEUE,
+        discard=api.DiscardPolicy.NEW,  # a full stream refuses new work; it never drops accepted work
+        max_msg_size=MAX_WORK_MESSAGE_BYTES,
+    ),
+    Stream(
+        name=EVENTS_STREAM,
+        subjects=("event.>",),
+        retention=api.RetentionPolicy.LIMITS,
+        discard=api.DiscardPolicy.OLD,
+        max_age=EVENTS_MAX_AGE_SECONDS,
+        max_bytes=EVENTS_MAX_BYTES,
+    ),
+)
+
+BUCKETS: tuple[Bucket, ...] = (
+    Bucket(name=WORKLOADS_BUCKET),
+    Bucket(name=AGENTS_BUCKET),
+    Bucket(name=TOKENS_BUCKET),
+    Bucket(name=KEYS_BUCKET),
+)
+
+
+def lane_consumer(lane: str, band: Band) -> api.ConsumerConfig:
+    """Return the durable pull consumer that all gateways share for one lane and band."""
+    return api.ConsumerConfig(
+        durable_name=work_consumer(lane, band),
+        filter_subject=work_subject(lane, band),
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=OFFER_SECONDS,
+        max_deliver=-1,  # an offer nobody took is made again until somebody does
+        max_ack_pending=-1,
+        max_waiting=512,
+    )

@@ -1,0 +1,238 @@
+"""
+The records of workloads, and the only code that moves them.
+
+submitted → offered → leased → finished → (deleted). Every move is one compare-and-set on the record's
+revision, so a process may die between any two of them: the next one to look finds a record in one of
+four states and a message that is either still in WORK or will be delivered again.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from jetbridge.bus.connection import Bus
+from jetbridge.bus.errors import ConflictError, LeaseLostError
+from jetbridge.bus.kv import RecordBucket, Versioned, answered
+from jetbridge.contracts.envelope import Body, seal
+from jetbridge.contracts.ids import LeaseKey
+from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind, WorkloadSubmitted
+from jetbridge.contracts.records import WorkloadRecord, WorkloadState
+from jetbridge.contracts.subjects import WORKLOADS_BUCKET, Band, event_subject, lane_of, work_subject
+
+VersionedWorkload = Versioned[WorkloadRecord]
+
+_CAS_ATTEMPTS = 5
+"""Races on one record are between a handful of processes; losing five in a row means something is wrong."""
+
+
+def submission_of(workload: VersionedWorkload) -> int:
+    """Return the submission a record belongs to; its first write could not know its own revision."""
+    return workload.record.submission or workload.revision
+
+
+class NewWorkload(msgspec.Struct, frozen=True, kw_only=True):
+    """What the executor hands over. ``spec`` is Airflow's workload as JSON, without its token."""
+
+    workload_id: str
+    kind: WorkloadKind
+    queue: str
+    priority_weight: int
+    coordinates: TaskCoordinates
+    spec: bytes
+
+
+class WorkloadStore:
+    """Moves workload records and publishes what goes with each move."""
+
+    def __init__(self, bus: Bus, bucket: RecordBucket[WorkloadRecord]) -> None:
+        """Use :meth:`open` instead."""
+        self._bus = bus
+        self.bucket = bucket
+
+    @classmethod
+    async def open(cls, bus: Bus) -> WorkloadStore:
+        """Bind to the bucket; raises :class:`TopologyError` when it does not exist."""
+        kv = await bus.bucket(WORKLOADS_BUCKET)
+        return cls(bus, RecordBucket(bus.js, kv, WORKLOADS_BUCKET, WorkloadRecord))
+
+    async def get(self, workload_id: str) -> VersionedWorkload | None:
+        """Return the record as it is now."""
+        return await self.bucket.get(workload_id)
+
+    async def submit(self, workload: NewWorkload, traceparent: str | None = None) -> int:
+        """
+        Write the record, then publish the work; returns the submission once both are acknowledged.
+
+        A record of an earlier life (the same task instance, deferred and resumed, or queued again) is
+        overwritten, which fences whoever still holds it. Dying in between leaves a submitted record
+        without a message; adoption or the next submit of the same workload takes care of it.
+        """
+        submission = await self._write_submitted(workload)
+        await self._publish_work(workload, submission, traceparent)
+        return submission
+
+    async def _write_submitted(self, workload: NewWorkload) -> int:
+        record = WorkloadRecord(
+            workload_id=workload.workload_id,
+            kind=workload.kind,
+            state=WorkloadState.SUBMITTED,
+            queue=workload.queue,
+            coordinates=workload.coordinates,
+            changed_at=datetime.now(UTC),
+        )
+        for _ in range(_CAS_ATTEMPTS):
+            current = await self.get(workload.workload_id)
+            try:
+                if current is None:
+                    return await self.bucket.create(workload.workload_id, record)
+                return await self.bucket.update(workload.workload_id, record, current.revision)
+            except ConflictError:
+                continue
+        msg = f"workload {workload.workload_id}: the record keeps changing under the submit"
+        raise ConflictError(msg)
+
+    async def _publish_work(self, workload: NewWorkload, submission: int, traceparent: str | None) -> None:
+        message_id = f"{workload.workload_id}.{submission}"
+        body = WorkloadSubmitted(
+            workload_id=workload.workload_id,
+            submission=submission,
+            kind=workload.kind,
+            queue=workload.queue,
+            coordinates=workload.coordinates,
+            spec=msgspec.Raw(workload.spec),
+        )
+        subject = work_subject(lane_of(workload.queue), Band.of(workload.priority_weight))
+        await self._publish(subject, body, message_id, traceparent)
+
+    async def offer(self, workload: VersionedWorkload, agent: str, ack: str) -> LeaseKey:
+        """
+        Offer the workload to ``agent``; the revision of this write becomes the lease's epoch.
+
+        ``ack`` is the reply subject of the delivery, kept in the record so that whichever gateway
+        takes the accept can acknowledge. Raises :class:`ConflictError` when the record moved on.
+        """
+        record = msgspec.structs.replace(
+            workload.record,
+            state=WorkloadState.OFFERED,
+            submission=submission_of(workload),
+            agent=agent,
+            ack=ack,
+            epoch=0,
+            changed_at=datetime.now(UTC),
+        )
+        revision = await self.bucket.update(record.workload_id, record, workload.revision)
+        return LeaseKey(record.workload_id, revision)
+
+    async def accept(self, lease: LeaseKey, agent: str) -> WorkloadRecord:
+        """
+        Turn an offer into a lease; repeating it is harmless.
+
+        Raises :class:`LeaseLostError` when the offer was not made to ``agent`` or has been overtaken.
+        """
+        for _ in range(_CAS_ATTEMPTS):
+            current = await self.get(lease.workload_id)
+            if current and holds(current.record, lease, agent):
+                await self._acknowledge(current.record)
+                return current.record
+            if not (current and _offered(current, lease, agent)):
+                break
+            record = msgspec.structs.replace(
+                current.record,
+                state=WorkloadState.LEASED,
+                epoch=lease.epoch,
+                changed_at=datetime.now(UTC),
+            )
+            try:
+                await self.bucket.update(lease.workload_id, record, current.revision)
+            except ConflictError:
+                continue
+            await self._acknowledge(record)
+            return record
+        msg = f"lease {lease} is not offered to agent {agent!r} any more"
+        raise LeaseLostError(msg)
+
+    async def _acknowledge(self, record: WorkloadRecord) -> None:
+        # Fire and forget: a lost acknowledgement makes JetStream deliver again, and the gateway that
+        # gets the message finds the record leased and acknowledges then.
+        if record.ack:
+            await answered(self._bus.client.publish(record.ack, b"+ACK"))
+
+    async def finish(
+        self, lease: LeaseKey, agent: str, outcome: Outcome, exit_code: int | None, reason: str
+    ) -> WorkloadRecord:
+        """
+        Record the end of a lease; repeating it is harmless and keeps what the first report said.
+
+        Raises :class:`LeaseLostError` when ``agent`` does not hold the lease.
+        """
+        for _ in range(_CAS_ATTEMPTS):
+            current = await self.get(lease.workload_id)
+            if current is None or not _ran(current.record, lease, agent):
+                break
+            if current.record.state is WorkloadState.FINISHED:
+                return current.record
+            record = msgspec.structs.replace(
+                current.record,
+                state=WorkloadState.FINISHED,
+                outcome=outcome,
+                exit_code=exit_code,
+                reason=reason,
+                ack=None,
+                changed_at=datetime.now(UTC),
+            )
+            try:
+                await self.bucket.update(lease.workload_id, record, current.revision)
+            except ConflictError:
+                continue
+            return record
+        msg = f"lease {lease} is not held by agent {agent!r}"
+        raise LeaseLostError(msg)
+
+    async def remove(self, workload_id: str) -> None:
+        """
+        Delete the record in whatever state it is: seen to its end, or revoked.
+
+        An agent that holds the lease learns it from its open poll; work still in WORK is dropped when
+        it is next pulled.
+        """
+        for _ in range(_CAS_ATTEMPTS):
+            current = await self.get(workload_id)
+            if current is None:
+                return
+            try:
+                await self.bucket.delete(workload_id, current.revision)
+            except ConflictError:
+                continue
+            return
+        msg = f"workload {workload_id}: the record keeps changing under the removal"
+        raise ConflictError(msg)
+
+    async def publish_event(self, body: Body, message_id: str, traceparent: str | None = None) -> None:
+        """Publish to EVENTS and wait for the acknowledgement; the same ``message_id`` is kept once."""
+        await self._publish(event_subject(body.TYPE), body, message_id, traceparent)
+
+    async def _publish(self, subject: str, body: Body, message_id: str, traceparent: str | None) -> None:
+        headers = {"Nats-Msg-Id": message_id}
+        if traceparent:
+            headers["traceparent"] = traceparent
+        data = seal(body, message_id=message_id, traceparent=traceparent)
+        await answered(self._bus.js.publish(subject, data, headers=headers))
+
+
+def holds(record: WorkloadRecord, lease: LeaseKey, agent: str) -> bool:
+    """Say whether ``agent`` holds exactly this lease."""
+    return record.state is WorkloadState.LEASED and record.epoch == lease.epoch and record.agent == agent
+
+
+def _ran(record: WorkloadRecord, lease: LeaseKey, agent: str) -> bool:
+    ended_or_running = record.state in (WorkloadState.LEASED, WorkloadState.FINISHED)
+    return ended_or_running and record.epoch == lease.epoch and record.agent == agent
+
+
+def _offered(workload: VersionedWorkload, lease: LeaseKey, agent: str) -> bool:
+    record = workload.record
+    return (
+        record.state is WorkloadState.OFFERED and workload.revision == lease.epoch and record.agent == agent
+    )
