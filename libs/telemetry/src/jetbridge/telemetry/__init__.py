@@ -1,1 +1,8 @@
-"""Structured logs, traces and metrics, set up the same way in every service."""
+"""
+Structured logs, traces and metrics, set up the same way in every service. Imports no Airflow.
+
+* ``settings``: what the environment may change. ``logs``: structlog and stdlib logging as JSON lines.
+* ``redaction``: takes secrets out of everything that is logged.
+* ``tracing``: OpenTelemetry from the standard ``OTEL_*`` environment.
+* ``metrics``: Prometheus metrics whose names state service, thing and unit.
+"""

@@ -1,0 +1,140 @@
+"""
+OpenTelemetry tracing from the standard ``OTEL_*`` environment.
+
+With no exporter configured nothing is recorded and the SDK is not even imported, yet a trace context
+that arrives is still passed on. Processes that fork: configure tracing *after* the fork, in the child.
+The exporter owns a thread and a connection, and neither may cross a fork; a forking parent must also
+stay single-threaded. (A span begun before the fork continues in the child through its traceparent.)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from importlib.metadata import entry_points, version
+from typing import TYPE_CHECKING, Protocol
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+_EXPORTERS_BY_PROTOCOL = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_TRACEPARENT = "traceparent"
+_propagator = TraceContextTextMapPropagator()
+
+
+class TracingConfigurationError(ValueError):
+    """``OTEL_*`` asks for an exporter or protocol that is not installed."""
+
+
+class StopTracing(Protocol):
+    """What :func:`configure_tracing` returns."""
+
+    def __call__(self, timeout_seconds: float = 5.0) -> None:
+        """Flush what was recorded and stop the exporter; waits at most ``timeout_seconds``."""
+
+
+def configure_tracing(service: str) -> StopTracing:
+    """
+    Set up tracing for this process and return the function that flushes and stops it.
+
+    Exports when ``OTEL_TRACES_EXPORTER`` names an exporter, or when it is unset and
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``…_TRACES_ENDPOINT``) is set; ``OTEL_SDK_DISABLED=true`` and
+    ``OTEL_TRACES_EXPORTER=none`` switch it off. The service's name is ``jetbridge-<service>`` unless
+    ``OTEL_SERVICE_NAME`` says otherwise. A tracer provider that is already there (Airflow's) is kept.
+
+    The returned function can be called twice. Raises :class:`TracingConfigurationError`.
+    """
+    names = _exporter_names()
+    if not names or _has_provider():
+        return _nothing_to_stop
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - costs 100 ms; see above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    attributes = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: f"jetbridge-{service}"}
+    provider = TracerProvider(resource=Resource.create(attributes))
+    for name in names:
+        provider.add_span_processor(BatchSpanProcessor(_load_exporter(name)))
+    trace.set_tracer_provider(provider)
+    return _stopper(provider.shutdown)
+
+
+def tracer(module: str) -> trace.Tracer:
+    """Return the tracer of a module; works before and without :func:`configure_tracing`."""
+    return trace.get_tracer(module, version("jetbridge-telemetry"))
+
+
+def current_traceparent() -> str | None:
+    """Return the current span as a W3C ``traceparent``, or None outside any trace."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get(_TRACEPARENT)
+
+
+def remote_context(traceparent: str | None) -> Context:
+    """
+    Return the context to start a span in, so that it continues the sender's trace.
+
+    Use as ``tracer.start_as_current_span(name, context=remote_context(envelope.traceparent))``.
+    None or text that is no traceparent gives an empty context: the span begins a new trace.
+    """
+    return _propagator.extract({_TRACEPARENT: traceparent} if traceparent else {}, context=Context())
+
+
+def _exporter_names() -> list[str]:
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return []
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    asked = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or ("otlp" if endpoint else "none")
+    return [name for part in asked.split(",") if (name := part.strip()) and name.lower() != "none"]
+
+
+def _has_provider() -> bool:
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def _load_exporter(name: str) -> SpanExporter:
+    found = entry_points(group="opentelemetry_traces_exporter", name=_entry_point_name(name))
+    for entry_point in found:
+        exporter: SpanExporter = entry_point.load()()
+        return exporter
+    known = sorted({entry.name for entry in entry_points(group="opentelemetry_traces_exporter")})
+    raise TracingConfigurationError(
+        f"OTEL_TRACES_EXPORTER names {name!r}, which is not installed; installed are otlp, {', '.join(known)}"
+    )
+
+
+def _entry_point_name(name: str) -> str:
+    if name != "otlp":
+        return name
+    protocol = (
+        os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        or "http/protobuf"
+    ).strip()
+    if protocol not in _EXPORTERS_BY_PROTOCOL:
+        raise TracingConfigurationError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; use one of {', '.join(_EXPORTERS_BY_PROTOCOL)}"
+        )
+    return _EXPORTERS_BY_PROTOCOL[protocol]
+
+
+def _stopper(shutdown: Callable[[], None]) -> StopTracing:
+    def stop(timeout_seconds: float = 5.0) -> None:
+        # The SDK waits up to 30 s for a collector that does not answer; a draining service must not.
+        thread = threading.Thread(target=shutdown, name="jetbridge-tracing-stop", daemon=True)
+        thread.start()
+        thread.join(timeout_seconds)
+
+    return stop
+
+
+def _nothing_to_stop(timeout_seconds: float = 5.0) -> None:
+    _ = timeout_seconds
