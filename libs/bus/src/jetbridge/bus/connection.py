@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -50,44 +51,58 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
 
     Raises :class:`BusUnavailableError` when no server answers the first time.
     """
-    broker = NatsBroker(settings.url.split(","), logger=None, **_options(settings, name))
+    watch = _LinkLog()
+    broker = NatsBroker(settings.url.split(","), logger=None, **_options(settings, name, watch))
     try:
-        client = await broker.connect()
+        # nats-py applies "reconnect for ever" to the first attempt too; whoever starts us decides that.
+        client = await asyncio.wait_for(broker.connect(), settings.connect_timeout_seconds)
     except (NoServersError, TimeoutError, OSError) as exc:
+        watch.closing = True
         await broker.stop()
         msg = f"no NATS server answers at {settings.url}; is it running and reachable?"
         raise BusUnavailableError(msg) from exc
     try:
         yield Bus(broker, client, client.jetstream(timeout=settings.request_timeout_seconds))
     finally:
+        watch.closing = True
         await broker.stop()
 
 
-def _options(settings: BusSettings, name: str) -> dict[str, Any]:
+class _LinkLog:
+    """Logs each change of the link once, and not that we close it ourselves."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._last_error = ""
+
+    async def error(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if not self.closing and text != self._last_error:
+            log.warning("bus.error", error=text)
+        self._last_error = text
+
+    async def disconnected(self) -> None:
+        if not self.closing:
+            log.warning("bus.disconnected")
+
+    async def reconnected(self) -> None:
+        self._last_error = ""
+        log.info("bus.reconnected")
+
+
+def _options(settings: BusSettings, name: str, watch: _LinkLog) -> dict[str, Any]:
     options: dict[str, Any] = {
         "name": name,
         "connect_timeout": settings.connect_timeout_seconds,
         "allow_reconnect": True,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.5,
-        "error_cb": _log_error,
-        "disconnected_cb": _log_disconnected,
-        "reconnected_cb": _log_reconnected,
+        "error_cb": watch.error,
+        "disconnected_cb": watch.disconnected,
+        "reconnected_cb": watch.reconnected,
     }
     if settings.credentials_file:
         options["user_credentials"] = str(settings.credentials_file)
     if settings.ca_file:
         options["tls"] = ssl.create_default_context(cafile=settings.ca_file)
     return options
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("bus.error", error=type(error).__name__, detail=str(error))
-
-
-async def _log_disconnected() -> None:
-    log.warning("bus.disconnected")
-
-
-async def _log_reconnected() -> None:
-    log.info("bus.reconnected")

@@ -10,7 +10,13 @@ import msgspec
 from nats.errors import ConnectionClosedError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NoStreamResponseError
+from nats.js.errors import (
+    APIError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NoStreamResponseError,
+    NotFoundError,
+)
 from nats.js.kv import KeyValue
 
 from jetbridge.bus.errors import BusUnavailableError, ConflictError
@@ -31,9 +37,15 @@ class Versioned(Generic[R]):
 
 
 async def answered(request: Awaitable[T]) -> T:
-    """Await a JetStream request; raises :class:`ConflictError` or :class:`BusUnavailableError`."""
+    """
+    Await a JetStream request; raises :class:`ConflictError` or :class:`BusUnavailableError`.
+
+    nats-py's ``NotFoundError`` passes: what is missing, and whether that is bad, only the caller knows.
+    """
     try:
         return await request
+    except NotFoundError:
+        raise
     except KeyWrongLastSequenceError as exc:
         raise ConflictError(str(exc)) from exc
     except APIError as exc:

@@ -53,7 +53,7 @@ class BucketMirror(Generic[R]):
         return iter(list(self._records.items()))
 
     def on_change(self, listener: OnChange[R]) -> None:
-        """Call ``listener(key, record or None)`` for every change, in the loop's thread. It must not block."""
+        """Call ``listener(key, record or None)`` on every change, in the loop; it must not block."""
         self._listeners.append(listener)
 
     async def run(self) -> None:

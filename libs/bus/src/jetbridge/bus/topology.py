@@ -78,21 +78,22 @@ class Bucket:
     name: str
     max_value_bytes: int = MAX_RECORD_BYTES
 
-    def config(self, replicas: int) -> api.KeyValueConfig:
-        """Return the configuration to ask NATS for."""
-        return api.KeyValueConfig(
-            bucket=self.name,
-            history=1,
-            max_value_size=self.max_value_bytes,
+    def config(self, replicas: int) -> api.StreamConfig:
+        """Return the stream behind the bucket, laid out as every NATS client does (NATS ADR-8)."""
+        return api.StreamConfig(
+            name=f"KV_{self.name}",
+            subjects=[f"$KV.{self.name}.>"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            max_msg_size=self.max_value_bytes,
             storage=api.StorageType.FILE,
-            replicas=replicas,
-            direct=False,  # a direct read may come from a replica that lags behind the last write
+            num_replicas=replicas,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            deny_delete=True,
+            allow_rollup_hdrs=True,
+            allow_direct=False,  # a direct read may come from a replica that lags behind the last write
         )
-
-    @property
-    def stream(self) -> str:
-        """Return the name of the stream behind the bucket."""
-        return f"KV_{self.name}"
 
 
 STREAMS: tuple[Stream, ...] = (
