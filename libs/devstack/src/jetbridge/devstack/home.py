@@ -1,0 +1,41 @@
+"""Where the development stack keeps its files: tools, caches and one directory per run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+_WORKSPACE_FILE = "uv.lock"
+KEPT_RUNS = 5
+"""Run directories of ended runs that are kept for reading logs; a demo's is some 30 MB."""
+
+
+def home() -> Path:
+    """
+    Return the directory for everything the stack writes, made if needed.
+
+    ``JETBRIDGE_DEVSTACK_HOME`` wins; else ``.jetbridge`` in the workspace this file belongs to, or in
+    the current directory when the package is installed elsewhere.
+    """
+    chosen = os.environ.get("JETBRIDGE_DEVSTACK_HOME")
+    path = Path(chosen) if chosen else workspace() / ".jetbridge"
+    path.mkdir(parents=True, exist_ok=True)
+    return path.resolve()
+
+
+def workspace() -> Path:
+    """Return the root of the uv workspace around this file, else the current directory."""
+    for parent in Path(__file__).resolve().parents:
+        if (parent / _WORKSPACE_FILE).is_file() and (parent / "libs").is_dir():
+            return parent
+    return Path.cwd()
+
+
+def new_run_directory(label: str) -> Path:
+    """Make a fresh private directory for one run; its name is unique and sorts by time."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    path = home() / "run" / f"{stamp}-{label}-{secrets.token_hex(3)}"
+    path.mkdir(parents=True, mode=0o700)
+    return path
