@@ -1,1 +1,1 @@
-"""The jetbridge command: finds the subcommands of whatever is installed beside it."""
+"""The ``jetbridge`` command: offers the subcommands of whatever is installed beside it."""
