@@ -47,3 +47,11 @@ def _name(record: type[msgspec.Struct]) -> str:
 def _version(record: type[msgspec.Struct]) -> int:
     version: int = record.VERSION  # type: ignore[attr-defined]  # every record has one; see records.py
     return version
+
+
+if __name__ == "__main__":
+    import json
+    import sys
+
+    json.dump(snapshot(), sys.stdout, indent=1, sort_keys=True)
+    sys.stdout.write("\n")

@@ -1,0 +1,73 @@
+"""A bucket in memory follows the bucket, through deletions and a server that was away."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from jetbridge.bus.errors import BusError
+from jetbridge.bus.mirror import BucketMirror
+
+
+@pytest.fixture
+async def mirror(bus, store):
+    mirror = BucketMirror(bus, store.bucket)
+    task = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.ready.wait(), 15)
+    yield mirror
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_sees_writes_and_deletions(store, workload, mirror, eventually):
+    changes = []
+    mirror.on_change(lambda key, record: changes.append((key, record and record.record.state)))
+    new = workload()
+    submission = await store.submit(new)
+    await eventually(lambda: mirror.get(new.workload_id))
+    assert mirror.get(new.workload_id).revision == submission
+    await store.remove(new.workload_id)
+    await eventually(lambda: mirror.get(new.workload_id) is None)
+    assert [change for change in changes if change[0] == new.workload_id] == [
+        (new.workload_id, "submitted"),
+        (new.workload_id, None),
+    ]
+
+
+async def test_starts_with_what_is_there(bus, store, workload):
+    new = workload()
+    await store.submit(new)
+    mirror = BucketMirror(bus, store.bucket)
+    task = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.ready.wait(), 15)
+    assert mirror.get(new.workload_id)
+    task.cancel()
+
+
+async def test_a_record_nobody_can_read_is_left_out_and_does_not_stop_the_rest(
+    store, workload, mirror, eventually
+):
+    await store.bucket.kv.put("00000000-0000-0000-0000-00000000dead", b"not a record")
+    new = workload()
+    await store.submit(new)
+    await eventually(lambda: mirror.get(new.workload_id))
+    assert mirror.get("00000000-0000-0000-0000-00000000dead") is None
+
+
+async def test_catches_up_after_the_server_was_away(store, workload, mirror, eventually, nats_server):
+    if not nats_server.restartable:
+        pytest.skip("the NATS server belongs to somebody else")
+    gone, new = workload(), workload()
+    await store.submit(gone)
+    await eventually(lambda: mirror.get(gone.workload_id))
+    nats_server.kill()
+    nats_server.start()
+    for request in (lambda: store.remove(gone.workload_id), lambda: store.submit(new)):
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(BusError):
+                    await request()
+                    break
+                await asyncio.sleep(0.1)
+    await eventually(lambda: mirror.get(gone.workload_id) is None and mirror.get(new.workload_id), 30)
