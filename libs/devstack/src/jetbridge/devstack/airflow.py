@@ -1,0 +1,186 @@
+"""Airflow on the plane: its processes, configured by environment alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from jetbridge.devstack.environment import base_environment
+from jetbridge.devstack.home import home
+from jetbridge.devstack.probes import answers_http
+from jetbridge.devstack.processes import Command, ManagedProcess, Supervisor
+from jetbridge.devstack.servers import postgres
+from jetbridge.devstack.servers.postgres import PostgresServer
+
+DATABASE = "airflow"
+BUNDLE = "dags"
+_MIGRATE_SECONDS = 240.0
+_READY_SECONDS = 120.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Airflow's own secrets, made for one run. They stay on the plane."""
+
+    fernet_key: str = field(default_factory=lambda: _fernet_key(), repr=False)
+    jwt_secret: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
+    cookie_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Return all of them, for tests that search for one where it must not be."""
+        return (self.fernet_key, self.jwt_secret, self.cookie_key)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AirflowOptions:
+    """
+    What differs between a demo, a test and a benchmark.
+
+    ``executor`` is Airflow's setting. ``extra`` are further variables for all plane processes.
+    """
+
+    executor: str
+    dags: Path
+    port: int
+    api_workers: int = 1
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def bundle_config(dags: Path) -> str:
+    """Return the value of ``dag_bundle_config_list`` for one local directory."""
+    bundle = {
+        "name": BUNDLE,
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(dags), "refresh_interval": 5},
+    }
+    return json.dumps([bundle])
+
+
+def plane_environment(
+    directory: Path, options: AirflowOptions, database_url: str, own: Secrets
+) -> dict[str, str]:
+    """Return the environment of every Airflow process on the plane."""
+    url = f"http://127.0.0.1:{options.port}"
+    return base_environment(
+        {
+            "AIRFLOW_HOME": str(directory),
+            "AIRFLOW__CORE__EXECUTOR": options.executor,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__FERNET_KEY": own.fernet_key,
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # the UI needs no login on this machine
+            "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
+            "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "256",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+            "AIRFLOW__API__SECRET_KEY": own.cookie_key,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(options.port),
+            "AIRFLOW__API__BASE_URL": url,
+            "AIRFLOW__API__WORKERS": str(options.api_workers),
+            "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_config(options.dags),
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+            "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",  # a throw-away instance calls nobody
+            **options.extra,
+        }
+    )
+
+
+class Airflow:
+    """
+    The plane's Airflow processes: api-server, scheduler and dag-processor.
+
+    They are added to the supervisor at once and started by :meth:`start`, so that a test can start,
+    kill and restart each by its attribute.
+    """
+
+    def __init__(self, supervisor: Supervisor, environment: Mapping[str, str]) -> None:
+        self.url = environment["AIRFLOW__API__BASE_URL"]
+        self._environment = environment
+        self._supervisor = supervisor
+        self.api_server = self._add("api-server")
+        self.scheduler = self._add("scheduler")
+        self.dag_processor = self._add("dag-processor")
+
+    def _add(self, name: str) -> ManagedProcess:
+        return self._supervisor.add(f"airflow-{name}", airflow_command(self._environment, name))
+
+    def start(self) -> None:
+        """Start all three without waiting."""
+        for process in (self.api_server, self.scheduler, self.dag_processor):
+            process.start()
+
+    def wait_ready(self) -> None:
+        """Wait until the api-server answers and says that it reaches the database."""
+        # Not /monitor/health: that one tells of all components and is 200 whatever they say.
+        self.api_server.wait_ready(answers_http(f"{self.url}/api/v2/version"), timeout_seconds=_READY_SECONDS)
+
+
+def airflow_command(environment: Mapping[str, str], *arguments: str) -> Command:
+    """Return ``airflow …`` under this interpreter."""
+    argv = [Path(sys.executable).parent / "airflow", *arguments]
+    return Command(argv=argv, env=environment, stop_seconds=_STOP_SECONDS)
+
+
+def start_database(supervisor: Supervisor) -> tuple[PostgresServer, bool]:
+    """
+    Start PostgreSQL, from a directory with a migrated Airflow database if one was kept.
+
+    Returns the server and whether its database ``airflow`` is migrated already.
+    """
+    template = _template()
+    if postgres.keeps_data_in_directory() and template.is_dir():
+        return postgres.start(supervisor, template=template), True
+    return postgres.start(supervisor), False
+
+
+def migrate(supervisor: Supervisor, server: PostgresServer, environment: Mapping[str, str]) -> None:
+    """Bring the database to this Airflow's version and keep a copy of the result for the next start."""
+    command = airflow_command(environment, "db", "migrate")
+    supervisor.run("airflow-db-migrate", command, timeout_seconds=_MIGRATE_SECONDS)
+    if postgres.keeps_data_in_directory():
+        server.stop()  # a directory can be copied only while nobody writes to it
+        _keep(postgres.directory_of(supervisor))
+        server.start()
+
+
+def _template() -> Path:
+    """Return where the migrated directory for this Airflow, these providers and this PostgreSQL is kept."""
+    parts = [f"{dist.name}=={dist.version}" for dist in metadata.distributions() if _shapes_schema(dist.name)]
+    parts.append(f"postgres=={postgres.version() if postgres.keeps_data_in_directory() else 'elsewhere'}")
+    key = hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+    return home() / "cache" / f"airflow-database-{key}"
+
+
+def _shapes_schema(distribution: str) -> bool:
+    # Providers may bring tables and migrations of their own.
+    return distribution.replace("_", "-").startswith("apache-airflow")
+
+
+def _keep(directory: Path) -> None:
+    target = _template()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
+    shutil.copytree(directory, copy)
+    try:
+        copy.rename(target)  # atomic, so a run that is killed here leaves no half of a database
+    except OSError:
+        shutil.rmtree(copy)  # another run was first
