@@ -27,11 +27,15 @@ _READY_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 
 
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
 @dataclass(frozen=True)
 class Secrets:
     """Airflow's own secrets, made for one run. They stay on the plane."""
 
-    fernet_key: str = field(default_factory=lambda: _fernet_key(), repr=False)
+    fernet_key: str = field(default_factory=_fernet_key, repr=False)
     jwt_secret: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
     cookie_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
@@ -39,10 +43,6 @@ class Secrets:
     def values(self) -> tuple[str, ...]:
         """Return all of them, for tests that search for one where it must not be."""
         return (self.fernet_key, self.jwt_secret, self.cookie_key)
-
-
-def _fernet_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Airflow:
 
 def airflow_command(environment: Mapping[str, str], *arguments: str) -> Command:
     """Return ``airflow …`` under this interpreter."""
-    argv = [Path(sys.executable).parent / "airflow", *arguments]
+    argv: list[str | Path] = [Path(sys.executable).parent / "airflow", *arguments]
     return Command(argv=argv, env=environment, stop_seconds=_STOP_SECONDS)
 
 

@@ -18,7 +18,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path, *hosts: str) -> Certificates:
-    """Make a CA and a certificate for ``hosts`` (names and addresses), each file private or public as it is."""
+    """Make a CA and a certificate for ``hosts`` (names and addresses)."""
     directory.mkdir(parents=True, exist_ok=True)
     files = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     authority = trustme.CA(organization_name="Jetbridge development stack")
