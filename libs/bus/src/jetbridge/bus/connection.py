@@ -57,32 +57,36 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
         # nats-py applies "reconnect for ever" to the first attempt too; whoever starts us decides that.
         client = await asyncio.wait_for(broker.connect(), settings.connect_timeout_seconds)
     except (NoServersError, TimeoutError, OSError) as exc:
-        watch.closing = True
         await broker.stop()
         msg = f"no NATS server answers at {settings.url}; is it running and reachable?"
         raise BusUnavailableError(msg) from exc
+    watch.quiet = False
     try:
         yield Bus(broker, client, client.jetstream(timeout=settings.request_timeout_seconds))
     finally:
-        watch.closing = True
+        watch.quiet = True
         await broker.stop()
 
 
 class _LinkLog:
-    """Logs each change of the link once, and not that we close it ourselves."""
+    """
+    Logs each change of the link once.
+
+    Quiet before the first connection, whose failure is raised, and when we close the link ourselves.
+    """
 
     def __init__(self) -> None:
-        self.closing = False
+        self.quiet = True
         self._last_error = ""
 
     async def error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        if not self.closing and text != self._last_error:
+        if not self.quiet and text != self._last_error:
             log.warning("bus.error", error=text)
         self._last_error = text
 
     async def disconnected(self) -> None:
-        if not self.closing:
+        if not self.quiet:
             log.warning("bus.disconnected")
 
     async def reconnected(self) -> None:

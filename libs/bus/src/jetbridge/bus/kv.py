@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar, cast
 
 import msgspec
 from nats.errors import ConnectionClosedError, NoRespondersError
@@ -97,6 +98,34 @@ class RecordBucket(Generic[R]):
         """Delete exactly ``revision``; raises :class:`ConflictError` when it is not the last."""
         await answered(self.kv.delete(key, last=revision))
 
-    async def sweep(self, older_than_seconds: int) -> None:
-        """Drop the markers that deletions leave behind once every watcher has long seen them."""
-        await answered(self.kv.purge_deletes(older_than_seconds))
+    async def sweep(self, older_than_seconds: float) -> int:
+        """
+        Drop the markers that deletions left behind that long ago; return how many were dropped.
+
+        Each is purged up to its own revision. nats-py's ``purge_deletes`` purges the whole key, and with it
+        a record that was written since it looked. Wrap in a timeout: a lost connection is waited out.
+        """
+        deadline = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        old = [entry for entry in await self._markers() if _written_at(entry) < deadline]
+        for entry in old:
+            subject, seq = f"$KV.{self.name}.{entry.key}", (entry.revision or 0) + 1
+            await answered(self.js.purge_stream(f"KV_{self.name}", seq=seq, subject=subject))
+        return len(old)
+
+    async def _markers(self) -> list[KeyValue.Entry]:
+        watcher = await answered(self.kv.watchall(meta_only=True))
+        markers = []
+        try:
+            async for entry in watcher:
+                if entry is None:  # the end of what was there
+                    break
+                if entry.operation is not None:
+                    markers.append(entry)
+        finally:
+            await watcher.stop()  # type: ignore[no-untyped-call]
+        return markers
+
+
+def _written_at(entry: KeyValue.Entry) -> datetime:
+    # Annotated as int in nats-py, and a datetime in UTC when it comes from a watch.
+    return cast("datetime", entry.created)

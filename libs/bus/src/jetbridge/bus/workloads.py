@@ -69,11 +69,16 @@ class WorkloadStore:
         overwritten, which fences whoever still holds it. Dying in between leaves a submitted record
         without a message; adoption or the next submit of the same workload takes care of it.
         """
-        submission = await self._write_submitted(workload)
-        await self._publish_work(workload, submission, traceparent)
+        submission = await self.write_submitted(workload)
+        await self.publish_work(workload, submission, traceparent)
         return submission
 
-    async def _write_submitted(self, workload: NewWorkload) -> int:
+    async def write_submitted(self, workload: NewWorkload) -> int:
+        """
+        Write the record of a submission and return its revision; the first half of :meth:`submit`.
+
+        May be repeated when its answer was lost: without a message nobody can have taken the first one.
+        """
         record = WorkloadRecord(
             workload_id=workload.workload_id,
             kind=workload.kind,
@@ -93,7 +98,13 @@ class WorkloadStore:
         msg = f"workload {workload.workload_id}: the record keeps changing under the submit"
         raise ConflictError(msg)
 
-    async def _publish_work(self, workload: NewWorkload, submission: int, traceparent: str | None) -> None:
+    async def publish_work(self, workload: NewWorkload, submission: int, traceparent: str | None) -> None:
+        """
+        Publish the message of a submission; the second half of :meth:`submit`.
+
+        May be repeated when its answer was lost, which :meth:`submit` may not: by then an agent may hold
+        the work, and a new record would fence it. A second message of one submission changes nothing.
+        """
         message_id = f"{workload.workload_id}.{submission}"
         body = WorkloadSubmitted(
             workload_id=workload.workload_id,
