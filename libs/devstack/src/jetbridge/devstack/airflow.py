@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.home import home
@@ -50,12 +51,13 @@ class AirflowOptions:
     """
     What differs between a demo, a test and a benchmark.
 
-    ``executor`` is Airflow's setting. ``extra`` are further variables for all plane processes.
+    ``executor`` is Airflow's setting, ``url`` the api-server's address. ``extra`` are further variables
+    for all plane processes.
     """
 
     executor: str
     dags: Path
-    port: int
+    url: str
     api_workers: int = 1
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,22 +76,22 @@ def plane_environment(
     directory: Path, options: AirflowOptions, database_url: str, own: Secrets
 ) -> dict[str, str]:
     """Return the environment of every Airflow process on the plane."""
-    url = f"http://127.0.0.1:{options.port}"
+    address = urlsplit(options.url)
     return base_environment(
         {
             "AIRFLOW_HOME": str(directory),
             "AIRFLOW__CORE__EXECUTOR": options.executor,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__FERNET_KEY": own.fernet_key,
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{options.url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # the UI needs no login on this machine
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "256",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
             "AIRFLOW__API__SECRET_KEY": own.cookie_key,
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(options.port),
-            "AIRFLOW__API__BASE_URL": url,
+            "AIRFLOW__API__HOST": str(address.hostname),
+            "AIRFLOW__API__PORT": str(address.port),
+            "AIRFLOW__API__BASE_URL": options.url,
             "AIRFLOW__API__WORKERS": str(options.api_workers),
             "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_config(options.dags),

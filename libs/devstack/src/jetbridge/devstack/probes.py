@@ -7,8 +7,9 @@ import ssl
 from pathlib import Path
 
 import httpx
+import psutil
 
-from jetbridge.devstack.processes import Probe
+from jetbridge.devstack.processes import ManagedProcess, Probe
 
 _CONNECT_SECONDS = 1.0
 _HTTP_SECONDS = 2.0
@@ -52,5 +53,18 @@ def answers_http(url: str, *, ca_file: Path | None = None, below_status: int = 4
                 return client.get(url).status_code < below_status
         except (httpx.TransportError, OSError):
             return False
+
+    return probe
+
+
+def listens(process: ManagedProcess, port: int) -> Probe:
+    """Return a probe that is true once this very process listens: others may share its port."""
+
+    def probe() -> bool:
+        try:
+            connections = psutil.Process(process.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
 
     return probe

@@ -1,0 +1,101 @@
+"""Worker agents as processes that know the execution plane only, and no secret of the plane."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetbridge.devstack.airflow import bundle_config
+from jetbridge.devstack.environment import base_environment
+from jetbridge.devstack.netns import Namespace
+from jetbridge.devstack.processes import Command, ManagedProcess
+from jetbridge.devstack.servers.s3 import S3Server
+
+_DRAIN_SECONDS = 30.0
+
+
+def _nothing(_store: S3Server) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSpec:
+    """
+    One worker agent.
+
+    ``environment`` says what its operator gives its tasks, for example ``AIRFLOW_CONN_…``, once the
+    object store's address is known.
+    """
+
+    name: str
+    queues: Sequence[str] = ("default",)
+    slots: int = 4
+    site: str = "here"
+    environment: Callable[[S3Server], Mapping[str, str]] = _nothing
+
+
+@dataclass(frozen=True)
+class ExecutionPlane:
+    """Everything an execution plane is told about the world."""
+
+    gateway_url: str
+    ca_file: Path
+    token_file: Path
+    store: S3Server
+    dags: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the object store and the Dag bundles, as every agent gets them."""
+        return {
+            "JETBRIDGE_OBJECT_STORE_ENDPOINT_URL": self.store.endpoint_url,
+            "JETBRIDGE_OBJECT_STORE_ACCESS_KEY": self.store.access_key,
+            "JETBRIDGE_OBJECT_STORE_SECRET_KEY": self.store.secret_key,
+            "JETBRIDGE_OBJECT_STORE_REGION": self.store.region,
+            "JETBRIDGE_OBJECT_STORE_XCOM_BUCKET": "jetbridge-xcom",
+            "JETBRIDGE_OBJECT_STORE_LOGS_BUCKET": "jetbridge-logs",
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_config(self.dags),
+        }
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A worker agent's process, and the network it lives in (None: this host's)."""
+
+    spec: AgentSpec
+    process: ManagedProcess
+    namespace: Namespace | None
+
+
+def agent_command(
+    spec: AgentSpec, plane: ExecutionPlane, directory: Path, namespace: Namespace | None
+) -> Command:
+    """
+    Return the command of one agent.
+
+    Its environment is built from nothing: what any program needs, the execution plane's own, and what
+    the agent's operator adds. The token is in a file, whose name alone is public.
+    """
+    options = {
+        "--gateway": plane.gateway_url,
+        "--ca-file": str(plane.ca_file),
+        "--token-file": str(plane.token_file),
+        "--queues": ",".join(spec.queues),
+        "--slots": str(spec.slots),
+        "--name": spec.name,
+        "--site": spec.site,
+        "--data-dir": str(directory),
+    }
+    own = (
+        plane.environment | {"AIRFLOW_HOME": str(directory / "airflow")} | dict(spec.environment(plane.store))
+    )
+    prefix = namespace.prefix if namespace else ()
+    jetbridge = Path(sys.executable).parent / "jetbridge"
+    words = [word for option in options.items() for word in option]
+    return Command(
+        argv=[*prefix, jetbridge, "worker", *words],
+        env=base_environment(own),
+        stop_seconds=_DRAIN_SECONDS,
+    )

@@ -1,0 +1,78 @@
+"""Jetbridge's own processes on the orchestration plane."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetbridge.devstack.environment import base_environment
+from jetbridge.devstack.processes import Command, ManagedProcess, Supervisor
+from jetbridge.devstack.servers.nats import NatsServer
+from jetbridge.devstack.servers.redis import RedisServer
+from jetbridge.devstack.tls import Certificates
+
+_COMMAND_SECONDS = 60.0
+JETBRIDGE = Path(sys.executable).parent / "jetbridge"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What the plane's processes are told: the bus, Redis and where Airflow is."""
+
+    nats: NatsServer
+    redis: RedisServer
+    airflow_url: str
+    jwt_secret_file: Path
+
+    @property
+    def bus_environment(self) -> dict[str, str]:
+        """Return what gives a process access to the bus."""
+        return {"JETBRIDGE_NATS_URL": self.nats.url}
+
+    def gateway_environment(self, host: str, port: int, certificates: Certificates) -> dict[str, str]:
+        """Return the environment of a gateway process that shares ``port`` with others."""
+        return base_environment(
+            self.bus_environment
+            | {
+                "JETBRIDGE_REDIS_URL": self.redis.url,
+                "JETBRIDGE_GATEWAY_HOST": host,
+                "JETBRIDGE_GATEWAY_PORT": str(port),
+                "JETBRIDGE_GATEWAY_REUSE_PORT": "true",
+                "JETBRIDGE_GATEWAY_TLS_CERT_FILE": str(certificates.certificate),
+                "JETBRIDGE_GATEWAY_TLS_KEY_FILE": str(certificates.key),
+                "JETBRIDGE_GATEWAY_AIRFLOW_URL": self.airflow_url,
+                "JETBRIDGE_GATEWAY_AIRFLOW_JWT_SECRET_FILE": str(self.jwt_secret_file),
+            }
+        )
+
+    def command(self, *arguments: str) -> Command:
+        """Return a ``jetbridge`` command with access to the bus."""
+        return Command(argv=[JETBRIDGE, *arguments], env=base_environment(self.bus_environment))
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a secret into a file that only this user may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(secret)
+
+
+def apply_topology(supervisor: Supervisor, plane: Plane) -> None:
+    """Declare streams and buckets, as the one owner does before any service starts."""
+    supervisor.run("bus-apply", plane.command("bus", "apply"), timeout_seconds=_COMMAND_SECONDS)
+
+
+def create_token(supervisor: Supervisor, plane: Plane, name: str, directory: Path) -> Path:
+    """Have an agent token made and return the private file it was written to."""
+    path = directory / f"{name}.token"
+    command = plane.command("token", "create", "--name", name, "--output", str(path))
+    supervisor.run(f"token-create-{name}", command, timeout_seconds=_COMMAND_SECONDS)
+    return path
+
+
+def add_gateways(supervisor: Supervisor, environment: dict[str, str], count: int) -> Sequence[ManagedProcess]:
+    """Add ``count`` gateway processes of the same environment and so of the same address."""
+    command = Command(argv=[JETBRIDGE, "gateway"], env=environment, stop_seconds=20.0)
+    return [supervisor.add(f"gateway-{number}", command) for number in range(1, count + 1)]
