@@ -63,10 +63,49 @@ def test_leaving_the_block_ends_every_process_last_started_first(run_directory):
 
 
 def test_a_failure_in_the_block_ends_every_process(run_directory):
-    with pytest.raises(ZeroDivisionError), Supervisor(run_directory) as supervisor:
-        process = start(supervisor, "sleeper", python(SLEEPER))
-        _ = 1 / 0
-    assert not psutil.pid_exists(process.pid)
+    started = []
+
+    def fail_inside():
+        with Supervisor(run_directory) as supervisor:
+            started.append(start(supervisor, "sleeper", python(SLEEPER)))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail_inside()
+    assert not psutil.pid_exists(started[0].pid)
+
+
+def test_a_tier_is_asked_to_stop_before_any_of_it_is_waited_for(run_directory):
+    events = []
+    with Supervisor(run_directory) as supervisor:
+        for name in ("one", "two"):
+            process = supervisor.add(name, python(SLEEPER), tier="pair")
+            process.start()
+            for method in ("ask_to_stop", "stop"):
+                original = getattr(process, method)
+
+                def spy(original=original, event=(method, name)):
+                    events.append(event)
+                    original()
+
+                setattr(process, method, spy)
+    asked = [event for event in events if event[0] == "ask_to_stop"][:2]
+    assert events[:2] == asked
+
+
+def test_a_process_is_asked_to_stop_only_once(run_directory):
+    source = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
+        "print('up', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with Supervisor(run_directory) as supervisor:
+        process = start(supervisor, "counting", python(source, stop_seconds=0.5))
+        process.ask_to_stop()
+        process.wait_ready(says(process, "asked"))
+        process.stop()
+    assert process.log_tail().count("asked") == 1
 
 
 def test_a_process_that_ignores_sigterm_is_killed(run_directory):
@@ -81,7 +120,7 @@ def test_what_ran_away_from_its_process_group_is_found_and_killed(run_directory)
     with Supervisor(run_directory, say=lines.append) as supervisor:
         start(supervisor, "runaway", python(RUNAWAY))
         mark = supervisor.mark
-        eventually(lambda: len(marked_processes(mark)) == 2, "the runaway child")  # noqa: PLR2004
+        eventually(lambda: len(marked_processes(mark)) == 2, "the runaway child")
     assert marked_processes(mark) == []
     assert any(line.startswith("killed what outlived its parent") for line in lines)
 
@@ -114,7 +153,7 @@ def test_a_killed_process_starts_again_and_keeps_its_log(run_directory):
         process.kill()
         assert not process.alive
         process.start()
-        process.wait_ready(lambda: process.log_tail().count("up") == 2)  # noqa: PLR2004
+        process.wait_ready(lambda: process.log_tail().count("up") == 2)
         assert process.alive
         assert process.pid != first
 
@@ -146,7 +185,8 @@ SUPERVISING = textwrap.dedent(
     from jetbridge.devstack.processes import Command, Supervisor
 
     with Supervisor(Path(sys.argv[1])) as supervisor:
-        process = supervisor.add("child", Command(argv=[sys.executable, "-c", sys.argv[2]], env=base_environment()))
+        command = Command(argv=[sys.executable, "-c", sys.argv[2]], env=base_environment())
+        process = supervisor.add("child", command)
         process.start()
         process.wait_ready(lambda: "up" in process.log_tail())
         print(supervisor.mark, flush=True)
@@ -173,7 +213,7 @@ def supervising(run_directory):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_survives_the_supervisor(supervising, number):
     process, mark = supervising
-    assert len(marked_processes(mark)) == 2  # noqa: PLR2004 - the child and its runaway child
+    assert len(marked_processes(mark)) == 2
     process.send_signal(number)
     process.wait(PATIENCE_SECONDS)
     eventually(lambda: not marked_processes(mark), "the end of every process of the run")

@@ -123,7 +123,7 @@ def test_each_member_declares_what_it_imports(member):
 
 
 def is_provided(module: str, member: Member) -> bool:
-    top = module.split(".")[0]
+    top = module.split(".", maxsplit=1)[0]
     if top in sys.stdlib_module_names or top == "__future__":
         return True
     if (owner := ours(module)) is not None:

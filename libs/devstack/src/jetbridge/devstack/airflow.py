@@ -123,7 +123,7 @@ class Airflow:
         self.dag_processor = self._add("dag-processor")
 
     def _add(self, name: str) -> ManagedProcess:
-        return self._supervisor.add(f"airflow-{name}", airflow_command(self._environment, name))
+        return self._supervisor.add(f"airflow-{name}", airflow_command(self._environment, name), tier="plane")
 
     def start(self) -> None:
         """Start all three without waiting."""

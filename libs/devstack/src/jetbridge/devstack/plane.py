@@ -75,4 +75,4 @@ def create_token(supervisor: Supervisor, plane: Plane, name: str, directory: Pat
 def add_gateways(supervisor: Supervisor, environment: dict[str, str], count: int) -> Sequence[ManagedProcess]:
     """Add ``count`` gateway processes of the same environment and so of the same address."""
     command = Command(argv=[JETBRIDGE, "gateway"], env=environment, stop_seconds=20.0)
-    return [supervisor.add(f"gateway-{number}", command) for number in range(1, count + 1)]
+    return [supervisor.add(f"gateway-{number}", command, tier="plane") for number in range(1, count + 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import secrets
 import signal
@@ -69,7 +70,9 @@ class ManagedProcess:
     command: Command
     log_path: Path
     mark: str
+    tier: str
     _popen: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _asked_to_stop: bool = field(default=False, repr=False)
     _group_killed: bool = field(default=False, repr=False)
 
     def start(self) -> None:
@@ -77,7 +80,7 @@ class ManagedProcess:
         if self.alive:
             return
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._group_killed = False
+        self._asked_to_stop = self._group_killed = False
         with self.log_path.open("ab") as log:
             self._popen = subprocess.Popen(  # noqa: S603 - commands come from this package
                 [str(part) for part in self.command.argv],
@@ -137,11 +140,17 @@ class ManagedProcess:
         """Ask it to end, wait, and kill it with its whole process group if it does not."""
         if self._popen is None or self._group_killed:
             return
+        self.ask_to_stop()
         if self.alive:
-            self.signal(self.command.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(self.command.stop_seconds)
         self.kill()
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal, once: a second one makes many servers stop in a hurry."""
+        if self.alive and not self._asked_to_stop:
+            self._asked_to_stop = True
+            self.signal(self.command.stop_signal)
 
     def kill(self) -> None:
         """SIGKILL the process and its process group, as the end of its container would, and reap it."""
@@ -221,9 +230,14 @@ class Supervisor:
         with _interrupts_held_back():
             self._stop_all()
 
-    def add(self, name: str, command: Command) -> ManagedProcess:
-        """Register a process without starting it; the supervisor will stop it all the same."""
-        process = ManagedProcess(name, command, self.directory / "logs" / f"{name}.log", self.mark)
+    def add(self, name: str, command: Command, *, tier: str = "") -> ManagedProcess:
+        """
+        Register a process without starting it; the supervisor will stop it all the same.
+
+        Neighbours of the same ``tier`` are asked to stop together, so that their time is shared.
+        """
+        log_path = self.directory / "logs" / f"{name}.log"
+        process = ManagedProcess(name, command, log_path, self.mark, tier or name)
         self._processes.append(process)
         return process
 
@@ -268,8 +282,12 @@ class Supervisor:
                 process.check_alive()
 
     def _stop_all(self) -> None:
-        for process in reversed(self._processes):
-            process.stop()
+        for _, tier in itertools.groupby(reversed(self._processes), key=lambda process: process.tier):
+            together = list(tier)
+            for process in together:
+                process.ask_to_stop()
+            for process in together:
+                process.stop()
         leaked = guard.kill_marked(self.mark)
         if leaked:
             self.say(f"killed what outlived its parent: {', '.join(leaked)}")

@@ -210,7 +210,7 @@ class DevStack:
                 self.gateway_url, certificates.ca, token_file, self.s3, self.options.dags
             )
             command = agent_command(spec, execution_plane, directory, namespace)
-            process = self.supervisor.add(f"agent-{spec.name}", command)
+            process = self.supervisor.add(f"agent-{spec.name}", command, tier="agents")
             self.agents[spec.name] = Agent(spec, process, namespace)
             process.start()
 
