@@ -93,5 +93,5 @@ $(UV_OWN):
 	  echo "Neither uv nor pip is here. Put uv on PATH, or install pip (Debian: apt-get install python3-pip)." >&2; \
 	  exit 1; }
 	@echo "==> installing uv"
-	@python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+	@python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action ignore \
 	  --target .jetbridge/tools/uv uv==$(UV_VERSION)

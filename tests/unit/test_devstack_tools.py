@@ -195,6 +195,19 @@ def test_run_directories_are_private_and_differ(tmp_path, monkeypatch):
     assert stat.S_IMODE(first.stat().st_mode) == 0o700
 
 
+def test_old_runs_go_unless_they_are_still_running(tmp_path, monkeypatch):
+    monkeypatch.setenv("JETBRIDGE_DEVSTACK_HOME", str(tmp_path))
+    running = home.new_run_directory("running")
+    running.rename(running.with_name("00000000-000000-running"))
+    ended = [home.new_run_directory(f"ended-{number}") for number in range(home.KEPT_RUNS + 2)]
+    for path in ended:
+        (path / "owner.pid").write_text("4194305\n")  # one above Linux's highest process id
+    newest = home.new_run_directory("newest")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert len(left) == home.KEPT_RUNS + 1
+    assert {newest.name, "00000000-000000-running"} <= left
+
+
 def test_configuration_files_with_passwords_are_private(tmp_path):
     for path in (
         nats._write_config(tmp_path / "n", listen="x", store=tmp_path, password="planted"),

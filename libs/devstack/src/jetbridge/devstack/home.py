@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 _WORKSPACE_FILE = "uv.lock"
+_OWNER = "owner.pid"
 KEPT_RUNS = 5
 """Run directories of ended runs that are kept for reading logs; a demo's is some 30 MB."""
 
@@ -34,8 +38,26 @@ def workspace() -> Path:
 
 
 def new_run_directory(label: str) -> Path:
-    """Make a fresh private directory for one run; its name is unique and sorts by time."""
+    """Make a fresh private directory for one run; its name is unique and sorts by time. Old ones go."""
+    runs = home() / "run"
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    path = home() / "run" / f"{stamp}-{label}-{secrets.token_hex(3)}"
+    path = runs / f"{stamp}-{label}-{secrets.token_hex(3)}"
     path.mkdir(parents=True, mode=0o700)
+    (path / _OWNER).write_text(f"{os.getpid()}\n")
+    _forget_old_runs(runs)
     return path
+
+
+def _forget_old_runs(runs: Path) -> None:
+    oldest_first = sorted(path for path in runs.iterdir() if path.is_dir())
+    for path in oldest_first[:-KEPT_RUNS]:
+        if not _is_owned(path):
+            shutil.rmtree(path, ignore_errors=True)  # another run may be deleting it, too
+
+
+def _is_owned(path: Path) -> bool:
+    """Whether the process that made the directory still runs."""
+    try:
+        return psutil.pid_exists(int((path / _OWNER).read_text()))
+    except (OSError, ValueError):
+        return False

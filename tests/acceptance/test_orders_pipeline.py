@@ -1,0 +1,164 @@
+"""The example Dag through the whole system: real servers, real Airflow, two gateways, two agents, HTTPS."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from jetbridge.devstack import attempts, orders
+from jetbridge.devstack.demo import AGENTS
+from jetbridge.devstack.home import workspace
+from jetbridge.devstack.isolation import address_of, environments_of, reachable_from
+from jetbridge.devstack.stack import DevStack, StackOptions
+
+pytestmark = pytest.mark.slow
+
+RUN_SECONDS = 240
+MIB = 1024 * 1024
+ORDER_REGIONS = 4
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    options = StackOptions(
+        dags=workspace() / "examples" / "dags", agents=AGENTS, directory=tmp_path_factory.mktemp("orders")
+    )
+    with DevStack(options) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def run_id(stack):
+    stack.client.await_dag(orders.DAG_ID)
+    stack.client.unpause(orders.DAG_ID)
+    run_id = stack.client.trigger(orders.DAG_ID)
+    state = stack.await_run(orders.DAG_ID, run_id, timeout_seconds=RUN_SECONDS)
+    assert state == "success", stack.client.task_instances(orders.DAG_ID, run_id)
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def rows(stack, run_id):
+    return attempts.of_run(stack.client, stack.database_url, orders.DAG_ID, run_id)
+
+
+def test_the_report_agrees_with_an_independent_computation(stack, run_id):
+    assert orders.differences(stack.s3, run_id) == []
+
+
+def test_a_wrong_report_would_be_noticed(stack, run_id, monkeypatch):
+    real = orders.read_object
+
+    def read_with_a_cent_too_many(store, key, bucket=orders.BUCKET):
+        data = real(store, key, bucket)
+        if not key.endswith("report.json"):
+            return data
+        report = json.loads(data)
+        report["euro_cents"]["japan"] += 100
+        report["suspects"].pop()
+        return json.dumps(report).encode()
+
+    monkeypatch.setattr(orders, "read_object", read_with_a_cent_too_many)
+    wrong = orders.differences(stack.s3, run_id)
+    assert len(wrong) == 2
+    assert "japan" in wrong[0]
+
+
+def test_every_task_ran_once_but_the_one_that_fails_once(rows):
+    tries = Counter(row.task_id for row in rows)
+    assert tries == {
+        "ingest": 1,
+        "load": 1,
+        "regions": 1,
+        "summarize": ORDER_REGIONS,
+        "exchange_rates": 2,
+        "find_fraud": 1,
+        "report": 1,
+    }
+    assert [(row.try_number, row.state) for row in rows if row.task_id == "exchange_rates"] == [
+        (1, "failed"),
+        (2, "success"),
+    ]
+    assert {row.state for row in rows if row.task_id != "exchange_rates"} == {"success"}
+
+
+def test_every_task_ran_on_an_agent_that_serves_its_queue(rows):
+    queues = {agent.name: agent.queues for agent in AGENTS}
+    assert all(row.queue in queues[row.agent] for row in rows)
+    assert [row.agent for row in rows if row.queue == "gpu"] == ["west"]
+
+
+def test_the_plane_keeps_references_and_the_values_are_in_object_storage(stack, run_id):
+    stored = attempts.xcom_rows(stack.database_url, orders.DAG_ID, run_id)
+    assert len(stored) == 10
+    sizes = {}
+    for (task_id, map_index), value in stored.items():
+        reference = json.loads(value) if isinstance(value, str) else value
+        assert "jetbridge.xcom" in reference, (task_id, value)
+        bucket, _, key = reference["uri"].removeprefix("s3://").partition("/")
+        assert len(orders.read_object(stack.s3, key, bucket)) == reference["bytes"]
+        assert run_id_in(key, run_id)
+        sizes[task_id, map_index] = len(json.dumps(reference))
+    assert max(sizes.values()) < 1024
+
+
+def run_id_in(key, run_id):
+    # Characters that S3 clients quote differently may be escaped in keys; the timestamp's digits stay.
+    digits = re.sub(r"\D", "", run_id)
+    return digits in re.sub(r"\D", "", key)
+
+
+def test_an_xcom_of_more_than_a_mebibyte_went_through(stack, run_id):
+    csv_bytes = len(orders.read_object(stack.s3, f"{run_id}/orders.csv"))
+    rows = orders.read_object(stack.s3, f"{run_id}/orders.csv").count(b"\n") - 1
+    columns = len("order_id region currency customer product quantity cents") + 7 * len('"": ""')
+    assert csv_bytes + rows * columns > MIB
+
+
+def test_no_secret_of_the_plane_is_with_an_agent(stack, rows):
+    assert rows  # the agents have run tasks, so their fork servers exist
+    passwords = [url.split("@")[0].rpartition(":")[2] for url in (stack.nats.url, stack.redis.url)]
+    passwords.append(stack.database_url.split("@")[0].rpartition(":")[2])
+    secrets = [*passwords, *stack.secrets.values]
+    plane_only = ("JETBRIDGE_NATS", "JETBRIDGE_REDIS", "JETBRIDGE_GATEWAY_", "AIRFLOW__API_AUTH", "FERNET")
+    for agent in stack.agents.values():
+        for environment in environments_of(agent):
+            text = json.dumps(environment)
+            assert not [secret for secret in secrets if secret in text]
+            assert not [name for name in environment if name.startswith(plane_only) or "FERNET" in name]
+
+
+def test_agents_reach_the_gateway_alone(stack):
+    if stack.not_isolated_because:
+        pytest.skip(f"no network namespaces here: {stack.not_isolated_because}")
+    addresses = {
+        "gateway": address_of(stack.gateway_url),
+        "postgres": address_of(stack.database_url),
+        "nats": address_of(stack.nats.url),
+        "redis": address_of(stack.redis.url),
+        "airflow": address_of(stack.airflow.url),
+    }
+    for agent in stack.agents.values():
+        reached = reachable_from(agent, addresses)
+        assert [name for name, answered in reached.items() if answered] == ["gateway"]
+
+
+def test_both_gateways_serve_the_one_address(stack):
+    assert len(stack.gateways) == 2
+    assert all(gateway.alive for gateway in stack.gateways)
+
+
+def test_no_secret_is_in_a_log_or_a_command_line(stack, rows):
+    assert rows
+    secrets = [*stack.secrets.values, stack.s3.secret_key]
+    secrets += [(path.read_text().strip()) for path in stack.directory.rglob("*.token")]
+    secrets += [url.split("@")[0].rpartition(":")[2] for url in (stack.nats.url, stack.redis.url)]
+    for process in stack.supervisor.processes:
+        text = process.log_path.read_text(errors="replace") if process.log_path.exists() else ""
+        leaked = [secret[:4] + "…" for secret in secrets if secret in text]
+        assert not leaked, process.name
+        command_line = " ".join(str(part) for part in process.command.argv)
+        assert not [secret for secret in secrets if secret in command_line], process.name
