@@ -203,6 +203,7 @@ def test_old_runs_go_unless_they_are_still_running(tmp_path, monkeypatch):
     for path in ended:
         (path / "owner.pid").write_text("4194305\n")  # one above Linux's highest process id
     newest = home.new_run_directory("newest")
+    home.forget_old_runs()
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert len(left) == home.KEPT_RUNS + 1
     assert {newest.name, "00000000-000000-running"} <= left

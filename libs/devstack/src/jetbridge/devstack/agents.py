@@ -13,7 +13,11 @@ from jetbridge.devstack.netns import Namespace
 from jetbridge.devstack.processes import Command, ManagedProcess
 from jetbridge.devstack.servers.s3 import S3Server
 
-_DRAIN_SECONDS = 30.0
+_DRAIN_SECONDS = 5.0
+"""On one's own machine nobody wants to wait for long tasks to finish after Ctrl-C."""
+
+_STOP_SECONDS = 30.0
+"""How long ending what still runs then may take: the task's grace and the upload of its log."""
 
 
 def _nothing(_store: S3Server) -> Mapping[str, str]:
@@ -87,6 +91,7 @@ def agent_command(
         "--name": spec.name,
         "--site": spec.site,
         "--data-dir": str(directory),
+        "--drain-seconds": str(_DRAIN_SECONDS),
     }
     own = (
         plane.environment | {"AIRFLOW_HOME": str(directory / "airflow")} | dict(spec.environment(plane.store))
@@ -97,5 +102,5 @@ def agent_command(
     return Command(
         argv=[*prefix, jetbridge, "worker", *words],
         env=base_environment(own),
-        stop_seconds=_DRAIN_SECONDS,
+        stop_seconds=_DRAIN_SECONDS + _STOP_SECONDS,
     )

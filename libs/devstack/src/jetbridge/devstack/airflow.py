@@ -114,16 +114,21 @@ class Airflow:
     kill and restart each by its attribute.
     """
 
-    def __init__(self, supervisor: Supervisor, environment: Mapping[str, str]) -> None:
-        self.url = environment["AIRFLOW__API__BASE_URL"]
-        self._environment = environment
-        self._supervisor = supervisor
-        self.api_server = self._add("api-server")
-        self.scheduler = self._add("scheduler")
-        self.dag_processor = self._add("dag-processor")
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        environment: Mapping[str, str],
+        *,
+        api_server_extra: Mapping[str, str] | None = None,
+    ) -> None:
+        def add(name: str, extra: Mapping[str, str] | None = None) -> ManagedProcess:
+            command = airflow_command({**environment, **(extra or {})}, name)
+            return supervisor.add(f"airflow-{name}", command, tier="plane")
 
-    def _add(self, name: str) -> ManagedProcess:
-        return self._supervisor.add(f"airflow-{name}", airflow_command(self._environment, name), tier="plane")
+        self.url = environment["AIRFLOW__API__BASE_URL"]
+        self.api_server = add("api-server", api_server_extra)
+        self.scheduler = add("scheduler")
+        self.dag_processor = add("dag-processor")
 
     def start(self) -> None:
         """Start all three without waiting."""

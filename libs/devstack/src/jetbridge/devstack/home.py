@@ -38,18 +38,18 @@ def workspace() -> Path:
 
 
 def new_run_directory(label: str) -> Path:
-    """Make a fresh private directory for one run; its name is unique and sorts by time. Old ones go."""
+    """Make a fresh private directory for one run; its name is unique and sorts by time."""
     runs = home() / "run"
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     path = runs / f"{stamp}-{label}-{secrets.token_hex(3)}"
     path.mkdir(parents=True, mode=0o700)
     (path / _OWNER).write_text(f"{os.getpid()}\n")
-    _forget_old_runs(runs)
     return path
 
 
-def _forget_old_runs(runs: Path) -> None:
-    oldest_first = sorted(path for path in runs.iterdir() if path.is_dir())
+def forget_old_runs() -> None:
+    """Delete the directories of all but the newest runs, except where the run still goes on."""
+    oldest_first = sorted(path for path in (home() / "run").iterdir() if path.is_dir())
     for path in oldest_first[:-KEPT_RUNS]:
         if not _is_owned(path):
             shutil.rmtree(path, ignore_errors=True)  # another run may be deleting it, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Self
 from jetbridge.devstack import airflow, netns, plane, probes, registry
 from jetbridge.devstack.agents import Agent, AgentSpec, ExecutionPlane, agent_command
 from jetbridge.devstack.errors import DevStackError
-from jetbridge.devstack.home import new_run_directory
+from jetbridge.devstack.home import forget_old_runs, new_run_directory
 from jetbridge.devstack.ports import free_port
 from jetbridge.devstack.processes import ManagedProcess, Probe, Say, Supervisor, silent
 from jetbridge.devstack.rest import AirflowClient
@@ -66,7 +67,7 @@ class DevStack:
 
     def __init__(self, options: StackOptions, *, say: Say = silent) -> None:
         self.options = options
-        self.directory = options.directory or new_run_directory(options.label)
+        self.directory = options.directory or _new_directory(options.label)
         self.supervisor = Supervisor(self.directory, say=say)
         self.secrets = airflow.Secrets()
         self.plane: plane.Plane | None = None
@@ -124,7 +125,11 @@ class DevStack:
         airflow_url = f"http://{_LOOPBACK}:{free_port()}"
         if self.options.gateways:
             self.plane = self._prepare_plane(airflow_url)
-        self.airflow = airflow.Airflow(self.supervisor, self._prepare_airflow(airflow_url))
+        self.airflow = airflow.Airflow(
+            self.supervisor,
+            self._prepare_airflow(airflow_url),
+            api_server_extra=self.plane.api_server_environment if self.plane else {},
+        )
         self._say("starting Airflow: api-server, scheduler, dag-processor")
         self.airflow.start()
         if self.plane is not None:
@@ -205,7 +210,7 @@ class DevStack:
         for spec, namespace in itertools.zip_longest(self.options.agents, self._namespaces):
             directory = self.directory / "agents" / spec.name
             directory.mkdir(parents=True, mode=0o700)
-            token_file = plane.create_token(self.supervisor, prepared, spec.name, directory)
+            token_file = plane.create_token(prepared, spec.name, directory)
             execution_plane = ExecutionPlane(
                 self.gateway_url, certificates.ca, token_file, self.s3, self.options.dags
             )
@@ -221,3 +226,10 @@ class DevStack:
 
     def _is_registered(self, name: str) -> Probe:
         return lambda: name in registry.agents(self.nats.url)
+
+
+def _new_directory(label: str) -> Path:
+    directory = new_run_directory(label)
+    # Aside, because some file systems take seconds to delete a database's files.
+    threading.Thread(target=forget_old_runs, name="forget-old-runs", daemon=True).start()
+    return directory
