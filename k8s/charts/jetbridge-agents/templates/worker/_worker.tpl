@@ -1,0 +1,33 @@
+{{/*
+Seconds from SIGTERM to the last report: the drain, then SIGTERM and SIGKILL of what still runs, then the upload of
+logs (15 s) and reports (5 s), then 10 s to spare.
+*/}}
+{{- define "agents.worker.graceSeconds" -}}
+{{- add (ceil .drainSeconds) (ceil .stopGraceSeconds) 15 5 10 -}}
+{{- end }}
+
+{{- define "agents.worker.env" -}}
+{{- $worker := .values -}}
+- name: JETBRIDGE_AGENT_QUEUES
+  value: {{ join "," $worker.queues | quote }}
+- name: JETBRIDGE_AGENT_SLOTS
+  value: {{ $worker.slots | quote }}
+{{- with $worker.labels }}
+{{- $pairs := list }}
+{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key $value) }}{{ end }}
+- name: JETBRIDGE_AGENT_LABELS
+  value: {{ join "," $pairs | quote }}
+{{- end }}
+- name: JETBRIDGE_AGENT_DRAIN_SECONDS
+  value: {{ $worker.drainSeconds | quote }}
+- name: JETBRIDGE_AGENT_STOP_GRACE_SECONDS
+  value: {{ $worker.stopGraceSeconds | quote }}
+{{- with $worker.preload }}
+- name: JETBRIDGE_AGENT_PRELOAD
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- include "agents.settingsEnv" (dict "prefix" "JETBRIDGE_AGENT_" "settings" $worker.settings) }}
+{{- with $worker.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

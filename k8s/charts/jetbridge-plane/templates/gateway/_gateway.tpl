@@ -1,0 +1,27 @@
+{{- define "plane.gateway.env" -}}
+{{ include "jetbridge.commonEnv" (dict "root" .) }}
+{{ include "plane.natsEnv" . }}
+- name: JETBRIDGE_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "plane.redisSecret" . }}
+      key: {{ ternary .Values.redis.key "redis-url" (ne .Values.redis.existingSecret "") }}
+- name: JETBRIDGE_GATEWAY_PORT
+  value: "8443"
+- name: JETBRIDGE_GATEWAY_TLS_CERT_FILE
+  value: /etc/jetbridge/tls/tls.crt
+- name: JETBRIDGE_GATEWAY_TLS_KEY_FILE
+  value: /etc/jetbridge/tls/tls.key
+- name: JETBRIDGE_GATEWAY_AIRFLOW_URL
+  value: http://{{ include "jetbridge.name" (dict "root" . "component" "api-server") }}:{{ .Values.apiServer.service.port }}
+- name: JETBRIDGE_GATEWAY_AIRFLOW_JWT_SECRET_FILE
+  value: /etc/jetbridge/airflow/jwt-secret
+- name: JETBRIDGE_GATEWAY_DRAIN_NOTICE_SECONDS
+  value: {{ .Values.gateway.drainNoticeSeconds | quote }}
+- name: JETBRIDGE_GATEWAY_DRAIN_SECONDS
+  value: {{ .Values.gateway.drainSeconds | quote }}
+{{- include "plane.settingsEnv" (dict "prefix" "JETBRIDGE_GATEWAY_" "settings" .Values.gateway.settings) }}
+{{- with .Values.gateway.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
