@@ -1,0 +1,106 @@
+"""Registration and heartbeats of agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.contracts.api import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    RegisterResponse,
+)
+from jetbridge.contracts.messages import AgentRegistered
+from jetbridge.contracts.records import AgentRecord, TokenRecord
+from jetbridge.gateway.auth import Caller
+from jetbridge.gateway.contact import Contact
+from jetbridge.gateway.credentials import Credentials
+from jetbridge.gateway.holdings import Holdings
+from jetbridge.gateway.presence import Presence
+from jetbridge.gateway.problems import unavailable
+from jetbridge.gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentDesk:
+    """Where agents introduce themselves and report."""
+
+    store: AgentStore
+    events: WorkloadStore
+    holdings: Holdings
+    contact: Contact
+    presence: Presence
+    credentials: Credentials
+    settings: GatewaySettings
+
+    async def register(self, request: RegisterRequest, token: TokenRecord) -> RegisterResponse:
+        """
+        Write the agent's record, tell the plane, answer a credential; repeating it is harmless.
+
+        Dying after the record: the retry writes it again. Dying after the event: the retry's has the same id.
+        """
+        await self.store.register(_record(request, token))
+        event = AgentRegistered(
+            agent=request.name, role=request.role, queues=request.queues, token_id=token.id
+        )
+        await self.events.publish_event(event, f"{request.name}.{request.instance}.registered")
+        log.info("agent.registered", agent=request.name, token_id=token.id, queues=request.queues)
+        settings = self.settings
+        return RegisterResponse(
+            agent=request.name,
+            credential=self._credential(request.name, request.instance, token.id),
+            credential_expires_in_seconds=settings.credential_seconds,
+            heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
+            poll_wait_seconds=settings.poll_wait_seconds,
+            lease_seconds=settings.lease_seconds,
+        )
+
+    async def heartbeat(self, request: HeartbeatRequest, caller: Caller) -> HeartbeatResponse:
+        """
+        Note that the agent lives and answer which leases it really holds.
+
+        503 while NATS is away: an answer would prolong leases that the plane may be giving to somebody else.
+        """
+        if not self.contact.in_touch:
+            raise unavailable("The gateway has no contact to NATS, so it cannot confirm leases.")
+        self.presence.note(caller.record, request)
+        lost = await self.holdings.lost(caller.name, request.leases)
+        held = self.holdings.held_by(caller.name) | (set(request.leases) - lost)
+        renewed = self._renewed(caller)
+        return HeartbeatResponse(
+            leases=tuple(sorted(held)),
+            credential=renewed,
+            credential_expires_in_seconds=self.settings.credential_seconds if renewed else None,
+        )
+
+    def _renewed(self, caller: Caller) -> str | None:
+        claims = caller.claims
+        if not claims.past_half_life(self.settings.credential_seconds):
+            return None
+        return self._credential(claims.agent, claims.instance, claims.token_id)
+
+    def _credential(self, agent: str, instance: str, token_id: str) -> str:
+        return self.credentials.issue_credential(agent, instance, token_id, self.settings.credential_seconds)
+
+
+def _record(request: RegisterRequest, token: TokenRecord) -> AgentRecord:
+    return AgentRecord(
+        name=request.name,
+        instance=request.instance,
+        role=request.role,
+        queues=request.queues,
+        slots=request.slots,
+        labels=request.labels,
+        software_version=request.software_version,
+        site=request.site,
+        log_store=request.log_store,
+        token_id=token.id,
+        registered_at=datetime.now(UTC),
+    )

@@ -1,0 +1,163 @@
+"""
+Who is asking. Every request is checked against the mirrors of tokens and agents, with no look-up.
+
+A mirror lags its bucket by milliseconds, so its *no* is confirmed by one read before it is believed: the
+token or the agent may have been written through another gateway just now. Its *yes* is believed; a
+revocation therefore acts as soon as the mirror has it, well within a second.
+
+================================================  =========================================
+case                                              answer
+================================================  =========================================
+no, malformed, unknown, wrong, expired, revoked   401, always the same
+agent's record gone                               401: register anew
+agent's record names another instance             409 agent-replaced: a newer process took over
+NATS cannot be asked and the mirror says no       503: nothing is known, so nothing is decided
+================================================  =========================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from jetbridge.bus.errors import BusUnavailableError
+from jetbridge.bus.tokens import hash_secret, is_alive, is_valid
+from jetbridge.contracts.ids import AgentToken, InvalidIdError
+from jetbridge.contracts.problems import ProblemType
+from jetbridge.contracts.records import AgentRecord, TokenRecord
+from jetbridge.gateway.budget import Budget
+from jetbridge.gateway.credentials import AgentClaims, Credentials, LeaseClaims
+from jetbridge.gateway.known import Known
+from jetbridge.gateway.problems import ProblemError, unauthenticated, unavailable
+
+_NOBODY = hash_secret("no token has this secret")
+_UNKNOWN_TOKEN_READS_PER_SECOND = 20.0
+"""Reads spent on token ids the mirror lacks. Anybody can make such ids up, so the reads are rationed."""
+
+_MIRROR_LAG_SECONDS = 0.25
+"""With no reads left, an unknown id is given the time in which the mirror would learn of a new token."""
+
+T = TypeVar("T")
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated agent process."""
+
+    claims: AgentClaims
+    record: AgentRecord
+
+    @property
+    def name(self) -> str:
+        """Return the agent's name."""
+        return self.record.name
+
+
+class Gatekeeper:
+    """Turns the ``Authorization`` of a request into who asks, or raises the problem to answer with."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        tokens: Known[TokenRecord],
+        agents: Known[AgentRecord],
+    ) -> None:
+        self.credentials = credentials
+        self.tokens = tokens
+        self.agents = agents
+        self._unknown = Budget(_UNKNOWN_TOKEN_READS_PER_SECOND)
+
+    async def registrant(self, headers: Headers) -> TokenRecord:
+        """Return the record of a valid agent token; 401 otherwise."""
+        try:
+            token = AgentToken.parse(bearer(headers))
+        except InvalidIdError as exc:
+            raise unauthenticated() from exc
+        record = await self._token(token.id)
+        if record is None:
+            # The same work as for a known id, so that the time taken does not tell which ids exist.
+            hmac.compare_digest(_NOBODY, hash_secret(token.secret))
+            raise unauthenticated()
+        if not is_valid(record, token.secret, datetime.now(UTC)):
+            raise unauthenticated()
+        return record
+
+    async def _token(self, token_id: str) -> TokenRecord | None:
+        if known := self.tokens.get(token_id):
+            return known.record
+        if not self.tokens.is_complete():
+            raise unavailable("The gateway is still reading the list of tokens.")
+        if not self._unknown.take():
+            await asyncio.sleep(_MIRROR_LAG_SECONDS)
+            known = self.tokens.get(token_id)
+            return known.record if known else None
+        found = await _answered(self.tokens.confirm(token_id))
+        return found.record if found else None
+
+    async def caller(self, headers: Headers) -> Caller:
+        """Return the agent process behind a credential; raises 401, 409 or 503."""
+        claims = self.credentials.read_credential(bearer(headers))
+        token = self.tokens.get(claims.token_id) or await _answered(self.tokens.confirm(claims.token_id))
+        if token is None or not is_alive(token.record, datetime.now(UTC)):
+            raise unauthenticated()
+        agent = self.agents.get(claims.agent)
+        if agent is None or agent.record.instance != claims.instance:
+            agent = await _answered(self.agents.confirm(claims.agent))
+        if agent is None:
+            raise unauthenticated()
+        if agent.record.instance != claims.instance:
+            raise replaced(claims.agent)
+        return Caller(claims, agent.record)
+
+    def holder(self, headers: Headers) -> LeaseClaims:
+        """
+        Return the lease that a lease's token names; 401 when its agent's token was revoked.
+
+        Only *revoked* counts here: a token that merely expires ends registration and heartbeats, while a
+        running task goes on until its lease ends. Whether the lease is held is asked of ``holdings``.
+        """
+        claims = self.credentials.read_lease_token(bearer(headers))
+        agent = self.agents.get(claims.agent)
+        token = self.tokens.get(agent.record.token_id) if agent else None
+        if token and token.record.revoked_at:
+            raise unauthenticated()
+        return claims
+
+    def refusal(self, claims: AgentClaims) -> ProblemError | None:
+        """Return why a caller that was accepted before would be refused now, by the mirrors alone."""
+        token = self.tokens.get(claims.token_id)
+        if token and not is_alive(token.record, datetime.now(UTC)):
+            return unauthenticated()
+        agent = self.agents.get(claims.agent)
+        return replaced(claims.agent) if agent and agent.record.instance != claims.instance else None
+
+
+def replaced(agent: str) -> ProblemError:
+    """Return the answer to a process whose agent's name was taken over by a newer one."""
+    return ProblemError(
+        ProblemType.AGENT_REPLACED,
+        f"A newer process registered as agent {agent!r}. Stop this one, or give it a name of its own.",
+    )
+
+
+def bearer(headers: Headers) -> str:
+    """Return the bearer token; raises 401 when there is none, or more than one."""
+    values = [value for name, value in headers if name == b"authorization"]
+    if len(values) != 1:
+        raise unauthenticated()
+    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or not token or token != token.strip():
+        raise unauthenticated()
+    return token
+
+
+async def _answered(read: Awaitable[T]) -> T:
+    try:
+        return await read
+    except BusUnavailableError as exc:
+        raise unavailable("The gateway cannot check this token now because NATS is away.") from exc

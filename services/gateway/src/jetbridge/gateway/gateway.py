@@ -1,0 +1,231 @@
+"""The composition root: everything one gateway process is made of, wired once."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import aiohttp
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.connection import Bus, open_bus
+from jetbridge.bus.errors import BusUnavailableError
+from jetbridge.bus.keys import shared_key
+from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.tokens import TokenStore
+from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.contracts.records import AgentRecord, TokenRecord, WorkloadRecord
+from jetbridge.gateway.agents import AgentDesk
+from jetbridge.gateway.airflow_tokens import AirflowTokens
+from jetbridge.gateway.auth import Gatekeeper
+from jetbridge.gateway.background import Background
+from jetbridge.gateway.board import Board
+from jetbridge.gateway.contact import Contact
+from jetbridge.gateway.credentials import Credentials
+from jetbridge.gateway.health import CheckFailedError, Health, ReadinessProbe
+from jetbridge.gateway.holdings import Holdings
+from jetbridge.gateway.known import Known
+from jetbridge.gateway.matchmaker import Matchmaker
+from jetbridge.gateway.metrics import GatewayMetrics
+from jetbridge.gateway.outstanding import Outstanding
+from jetbridge.gateway.polls import Polls
+from jetbridge.gateway.presence import Presence
+from jetbridge.gateway.proxy import IDLE_CONNECTION_SECONDS, Proxy
+from jetbridge.gateway.settings import GatewaySettings
+
+_FIRST_READ_SECONDS = 30.0
+"""100,000 records are read in a few seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """What the routes need."""
+
+    settings: GatewaySettings
+    metrics: GatewayMetrics
+    workloads: WorkloadStore
+    gatekeeper: Gatekeeper
+    agents: AgentDesk
+    polls: Polls
+    proxy: Proxy
+    readiness: ReadinessProbe
+    health: Health = field(default_factory=Health)
+
+    def drain(self) -> None:
+        """Begin to stop: /readyz says no, held polls are answered, new ones are refused."""
+        self.readiness.drain()
+        self.polls.drain()
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: GatewaySettings, bus_settings: BusSettings, on_failure: Callable[[], None]
+) -> AsyncIterator[Gateway]:
+    """
+    Connect to everything and start the side tasks; ``on_failure`` is called when one of them dies.
+
+    Raises ``BusError`` when NATS cannot be reached or was not set up, ``SigningKeyError`` for Airflow's key.
+    """
+    airflow_tokens = AirflowTokens(settings)
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(open_bus(bus_settings, "jetbridge-gateway"))
+        session = await stack.enter_async_context(_airflow_session(settings))
+        presence_store = await stack.enter_async_context(_redis(settings))
+        background = await stack.enter_async_context(Background(on_failure))
+        connections = _Connections(bus=bus, airflow=session, redis=presence_store)
+        yield await _wire(settings, connections, airflow_tokens, background)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Connections:
+    bus: Bus
+    airflow: aiohttp.ClientSession
+    redis: redis.Redis
+
+
+async def _wire(
+    settings: GatewaySettings, to: _Connections, airflow_tokens: AirflowTokens, background: Background
+) -> Gateway:
+    metrics = GatewayMetrics()
+    store, agents = await WorkloadStore.open(to.bus), await AgentStore.open(to.bus)
+    known = _Knowledge(
+        workloads=Known(to.bus, store.bucket),
+        agents=Known(to.bus, agents.bucket),
+        tokens=Known(to.bus, (await TokenStore.open(to.bus)).bucket),
+    )
+    credentials = Credentials(await shared_key(to.bus, "credentials"))
+    gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
+    holdings = Holdings(known.workloads)
+    contact = Contact(to.bus.js.account_info)
+    presence = Presence(to.redis, contact, metrics)
+    board = Board(Outstanding())
+    matchmaker = Matchmaker(
+        bus=to.bus,
+        store=store,
+        workloads=known.workloads,
+        board=board,
+        background=background,
+        metrics=metrics,
+    )
+    for name, task in {
+        "mirror of workloads": known.workloads.mirror.run(),
+        "mirror of agents": known.agents.mirror.run(),
+        "mirror of tokens": known.tokens.mirror.run(),
+        "contact": contact.run(),
+        "presence": presence.run(),
+        "expiry of offers": matchmaker.run_expiry(),
+    }.items():
+        background.start(name, task)
+    await known.read()
+    return Gateway(
+        settings=settings,
+        metrics=metrics,
+        workloads=store,
+        gatekeeper=gatekeeper,
+        agents=AgentDesk(
+            store=agents,
+            events=store,
+            holdings=holdings,
+            contact=contact,
+            presence=presence,
+            credentials=credentials,
+            settings=settings,
+        ),
+        polls=Polls(
+            board=board,
+            matchmaker=matchmaker,
+            holdings=holdings,
+            gatekeeper=gatekeeper,
+            workloads=known.workloads,
+            background=background,
+            metrics=metrics,
+        ),
+        proxy=Proxy(
+            session=to.airflow,
+            settings=settings,
+            gatekeeper=gatekeeper,
+            holdings=holdings,
+            contact=contact,
+            tokens=airflow_tokens,
+            metrics=metrics,
+        ),
+        readiness=ReadinessProbe(
+            required={"nats": contact.require, "mirrors": known.require},
+            reported={"redis": presence.ping, "airflow": partial(_check_airflow, to.airflow, settings)},
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Knowledge:
+    """The mirrors."""
+
+    workloads: Known[WorkloadRecord]
+    agents: Known[AgentRecord]
+    tokens: Known[TokenRecord]
+
+    async def read(self) -> None:
+        """Wait for the first full read: an agent should not be told to come back by a gateway that starts."""
+        try:
+            async with asyncio.timeout(_FIRST_READ_SECONDS):
+                for known in (self.workloads.mirror, self.agents.mirror, self.tokens.mirror):
+                    await known.ready.wait()
+        except TimeoutError as exc:
+            raise BusUnavailableError("NATS does not deliver the records of workloads and agents") from exc
+
+    async def require(self) -> None:
+        complete = {
+            "workloads": self.workloads.is_complete(),
+            "agents": self.agents.is_complete(),
+            "tokens": self.tokens.is_complete(),
+        }
+        if missing := [name for name, read in complete.items() if not read]:
+            raise CheckFailedError(f"not all records are read yet: {', '.join(missing)}")
+
+
+async def _check_airflow(session: aiohttp.ClientSession, settings: GatewaySettings) -> None:
+    async with session.get(f"{settings.airflow_base}/execution/health") as answer:
+        if answer.status != 200:
+            raise CheckFailedError(f"the Execution API's health answers {answer.status}")
+
+
+@asynccontextmanager
+async def _airflow_session(settings: GatewaySettings) -> AsyncIterator[aiohttp.ClientSession]:
+    ca_file = settings.airflow_ca_file
+    connector = aiohttp.TCPConnector(
+        limit=settings.airflow_connections,
+        keepalive_timeout=IDLE_CONNECTION_SECONDS,
+        ssl=ssl.create_default_context(cafile=ca_file) if ca_file else True,
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # what Airflow compressed goes on as it is
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        timeout=aiohttp.ClientTimeout(
+            total=settings.airflow_response_seconds, sock_connect=settings.airflow_connect_seconds
+        ),
+    ) as session:
+        yield session
+
+
+@asynccontextmanager
+async def _redis(settings: GatewaySettings) -> AsyncIterator[redis.Redis]:
+    client = redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        retry=Retry(NoBackoff(), 0),  # Presence decides about trying again
+        decode_responses=True,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()

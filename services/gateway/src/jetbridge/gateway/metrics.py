@@ -1,0 +1,39 @@
+"""What the gateway counts and times. Names follow ``jetbridge.telemetry.metrics``."""
+
+from __future__ import annotations
+
+from jetbridge.telemetry.metrics import Metrics
+
+
+class GatewayMetrics:
+    """Every metric of one gateway process."""
+
+    def __init__(self) -> None:
+        self.all = Metrics("gateway")
+        self.requests = self.all.counter(
+            "http", "requests", "Requests answered, by route and status", ["route", "method", "status"]
+        )
+        self.duration = self.all.histogram(
+            "http_duration", "seconds", "Time to answer; polls are held on purpose", ["route"]
+        )
+        self.refused = self.all.counter(
+            "refused", "requests", "Requests answered with a problem, by its type", ["problem"]
+        )
+        self.held = self.all.gauge("held", "polls", "Polls held open now")
+        self.offers = self.all.counter("made", "offers", "Offers made to waiting agents")
+        self.messages = self.all.counter(
+            "work", "messages", "Messages pulled from WORK, by what became of them", ["outcome"]
+        )
+        self.accepted = self.all.counter("accepted", "leases", "Leases confirmed, repetitions included")
+        self.reports = self.all.counter("taken", "reports", "Ends of leases recorded", ["outcome"])
+        self.lost = self.all.counter("lost", "leases", "Leases agents were told to stop")
+        self.handover = self.all.histogram(
+            "handover_delay", "seconds", "From the executor's publish to the offer, by both clocks"
+        )
+        self.proxied = self.all.histogram(
+            "proxy_duration", "seconds", "Time of requests passed on to Airflow", ["method", "status"]
+        )
+        self.presence_errors = self.all.counter(
+            "presence", "errors", "Writes of agents' presence that Redis did not take"
+        )
+        self.lane_errors = self.all.counter("lane", "errors", "Failures of pulling work, each tried again")

@@ -1,0 +1,252 @@
+"""
+The OpenAPI document, from the structs that are really read and written.
+
+FastAPI describes what it decodes itself, and here msgspec decodes; so each route carries its bodies by
+name, and the schemas come from the contracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from jetbridge.contracts import api, ids
+from jetbridge.contracts.problems import ProblemType
+from jetbridge.contracts.schema import schema_of
+from jetbridge.gateway.health import Health, Readiness
+from jetbridge.gateway.problems import MEDIA_TYPE
+
+_TEXT = """\
+Between execution agents and an Airflow control plane. Agents only dial out; everything they need is here.
+
+Every error is an RFC 9457 problem document whose `type` says what to do: 4xx means that repeating the
+same request will not help, 5xx that it will. The one exception is a lost lease on `/execution/*`, which
+Airflow's own client must understand.
+"""
+
+_ALWAYS = (ProblemType.INTERNAL,)
+_WITH_BODY = (
+    ProblemType.MALFORMED,
+    ProblemType.TOO_LARGE,
+    ProblemType.UNSUPPORTED_MEDIA,
+    ProblemType.UNKNOWN_CONTRACT,
+)
+_WITH_CREDENTIAL = (ProblemType.UNAUTHENTICATED, ProblemType.AGENT_REPLACED, ProblemType.UNAVAILABLE)
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _problems(kinds: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
+    return {
+        kind.status: {
+            "description": f"`{kind.uri}`: {kind.title}.",
+            "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+        }
+        for kind in kinds
+    }
+
+
+def _json(description: str, body: type[msgspec.Struct]) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": _ref(body.__name__)}},
+    }
+
+
+def _path(name: str, pattern: str, description: str) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+_AGENT = _path("name", ids.AGENT_NAME_PATTERN, "The agent's name, as registered.")
+_LEASE = _path("lease", ids.LEASE_ID_PATTERN, "`<workload id>.<epoch>`, as offered.")
+_BELOW = {
+    "name": "path",
+    "in": "path",
+    "required": True,
+    "description": "A path of Airflow's Execution API, passed on as it is.",
+    "schema": {"type": "string"},
+}
+
+
+def _operation(  # noqa: PLR0913 - a table's columns
+    operation_id: str,
+    summary: str,
+    *,
+    request: type[msgspec.Struct],
+    response: type[msgspec.Struct],
+    security: str,
+    parameters: Iterable[dict[str, Any]] = (),
+    problems: Iterable[ProblemType] = (),
+) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "security": [{security: []}],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(request.__name__)}},
+        },
+    }
+    if parameters:
+        extra["parameters"] = list(parameters)
+    return {
+        "operation_id": operation_id,
+        "summary": summary,
+        "description": (request.__doc__ or "").strip(),
+        "responses": {200: _json((response.__doc__ or "").strip(), response)}
+        | _problems({*_ALWAYS, *_WITH_BODY, *problems}),
+        "openapi_extra": extra,
+        "response_model": None,
+    }
+
+
+REGISTER = _operation(
+    "registerAgent",
+    "Exchange an agent token for a credential",
+    request=api.RegisterRequest,
+    response=api.RegisterResponse,
+    security="agentToken",
+    problems=(ProblemType.UNAUTHENTICATED, ProblemType.UNAVAILABLE),
+)
+HEARTBEAT = _operation(
+    "heartbeat",
+    "Say what the agent believes and learn what is so",
+    request=api.HeartbeatRequest,
+    response=api.HeartbeatResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+)
+POLL = _operation(
+    "poll",
+    "Wait for work, or for leases to stop",
+    request=api.PollRequest,
+    response=api.PollResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+)
+ACCEPT = _operation(
+    "acceptOffer",
+    "Turn an offer into a lease; safe to repeat",
+    request=api.AcceptRequest,
+    response=api.AcceptResponse,
+    security="credential",
+    parameters=[_LEASE],
+    problems=(*_WITH_CREDENTIAL, ProblemType.NOT_FOUND, ProblemType.LEASE_LOST),
+)
+REPORT = _operation(
+    "reportEnd",
+    "Report how a lease's workload ended; safe to repeat",
+    request=api.ReportRequest,
+    response=api.ReportResponse,
+    security="credential",
+    parameters=[_LEASE],
+    problems=(*_WITH_CREDENTIAL, ProblemType.NOT_FOUND, ProblemType.LEASE_LOST),
+)
+EXECUTION: dict[str, Any] = {
+    "summary": "Airflow's Execution API, for the workload of one lease",
+    "description": "Whatever Airflow answers is passed on, without its tokens.",
+    "responses": {
+        "default": {"description": "Airflow's answer."},
+        410: {
+            "description": "The lease is lost. Airflow's supervisor stops the task.",
+            "content": {"application/json": {"schema": _ref("LeaseLost")}},
+        },
+        **_problems(
+            (
+                ProblemType.MALFORMED,
+                ProblemType.UNAUTHENTICATED,
+                ProblemType.TOO_LARGE,
+                ProblemType.INTERNAL,
+                ProblemType.UPSTREAM,
+                ProblemType.UNAVAILABLE,
+            )
+        ),
+    },
+    "openapi_extra": {"security": [{"leaseToken": []}], "parameters": [_BELOW]},
+    "response_model": None,
+}
+HEALTHZ: dict[str, Any] = {
+    "operation_id": "healthz",
+    "summary": "Whether the process lives",
+    "responses": {200: _json("It does.", Health), **_problems(_ALWAYS)},
+    "response_model": None,
+}
+READYZ: dict[str, Any] = {
+    "operation_id": "readyz",
+    "summary": "Whether this gateway can do its work, and the state of all it depends on",
+    "responses": {
+        200: _json("Ready, or degraded: Redis or Airflow is away.", Readiness),
+        503: _json("Not ready: NATS is away, records are being read, or it is shutting down.", Readiness),
+        **_problems(_ALWAYS),
+    },
+    "response_model": None,
+}
+METRICS: dict[str, Any] = {
+    "operation_id": "metrics",
+    "summary": "Prometheus metrics",
+    "responses": {
+        200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **_problems(_ALWAYS),
+    },
+    "response_model": None,
+}
+
+_LEASE_LOST = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {
+        "detail": {
+            "type": "object",
+            "required": ["reason", "message"],
+            "properties": {"reason": {"const": "lease_lost"}, "message": {"type": "string"}},
+        }
+    },
+}
+
+_SECURITY = {
+    "agentToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An agent token, `jb_<id>_<secret>`, from `jetbridge token create`.",
+    },
+    "credential": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The credential from registration, renewed by heartbeats.",
+    },
+    "leaseToken": {"type": "http", "scheme": "bearer", "description": "The token from accepting an offer."},
+}
+
+
+def document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """Return the function that FastAPI asks for the document of ``app``."""
+    made: dict[str, Any] = {}
+
+    def document() -> dict[str, Any]:
+        if not made:
+            made.update(_make(app))
+        return made
+
+    return document
+
+
+def _make(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title="Jetbridge Remote Execution API",
+        version=version("jetbridge-gateway"),
+        description=_TEXT,
+        routes=app.routes,
+    )
+    schemas = schema_of(*api.ALL_BODIES, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
+    document["components"] = {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SECURITY}
+    for method, operation in document["paths"]["/execution/{path}"].items():
+        operation["operationId"] = f"execution{method.capitalize()}"  # one route, six operations
+    return document

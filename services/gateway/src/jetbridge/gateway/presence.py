@@ -1,0 +1,136 @@
+"""
+Presence in Redis: when each agent's process was last heard of, what it said, and who could have heard it.
+
+The sorted sets are described in ``jetbridge.contracts.presence``. ``jetbridge:presence:<agent>`` is a hash
+with what the last heartbeat said, for people and dashboards. All of it is volatile: nothing durable depends
+on it, and an answer to an agent never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from typing import Any
+
+import redis.asyncio as redis
+import structlog
+from redis.exceptions import RedisError
+
+from jetbridge.contracts.api import HeartbeatRequest
+from jetbridge.contracts.presence import GATEWAY_BEAT_SECONDS, GATEWAYS_KEY, PRESENCE_KEY, member_of
+from jetbridge.contracts.records import AgentRecord
+from jetbridge.gateway.contact import Contact
+from jetbridge.gateway.metrics import GatewayMetrics
+
+log = structlog.get_logger(__name__)
+
+DETAILS_LIFE_SECONDS = 24 * 3600
+"""Details of an agent that never comes back go by themselves; the sorted sets are the sentinel's to tidy."""
+
+_RETRY_SECONDS = 1.0
+
+Details = dict[Any, Any]
+"""Field to value, each text or number; redis-py's own type of it cannot be written without a cast."""
+
+
+def details_key(agent: str) -> str:
+    """Return the key of the hash with an agent's last heartbeat."""
+    return f"{PRESENCE_KEY}:{agent}"
+
+
+class Presence:
+    """
+    Collects heartbeats and writes them from one task, all that wait in one pipeline.
+
+    Of several heartbeats of one process only the newest is written. While Redis is away they are dropped:
+    an old one would be no use, and each agent sends a new one in seconds.
+    """
+
+    def __init__(self, client: redis.Redis, contact: Contact, metrics: GatewayMetrics) -> None:
+        self._client = client
+        self._contact = contact
+        self._metrics = metrics
+        self._gateway = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._heard: dict[str, int] = {}
+        self._details: dict[str, Details] = {}
+        self._something = asyncio.Event()
+        self._reported = False
+
+    def note(self, agent: AgentRecord, heartbeat: HeartbeatRequest) -> None:
+        """Take in a heartbeat; it is written soon."""
+        now = _milliseconds()
+        self._heard[member_of(agent.name, agent.instance)] = now
+        self._details[agent.name] = {
+            "at_ms": now,
+            "instance": agent.instance,
+            "role": agent.role,
+            "site": agent.site,
+            "slots": agent.slots,
+            "free_slots": heartbeat.free_slots,
+            "leases": len(heartbeat.leases),
+            "draining": int(heartbeat.draining),
+        }
+        self._something.set()
+
+    async def run(self) -> None:
+        """Write heartbeats, and that this gateway takes them, until cancelled."""
+        try:
+            while True:
+                if not await self._write():
+                    await asyncio.sleep(_RETRY_SECONDS)
+                await self._wait()
+        finally:
+            await self._leave()
+
+    async def _wait(self) -> None:
+        """Wait for a heartbeat, or until it is time for the gateway's own beat."""
+        try:
+            async with asyncio.timeout(GATEWAY_BEAT_SECONDS):
+                await self._something.wait()
+        except TimeoutError:
+            return
+        self._something.clear()
+
+    async def _write(self) -> bool:
+        heard, self._heard = self._heard, {}
+        details, self._details = self._details, {}
+        pipeline = self._client.pipeline(transaction=False)
+        if self._contact.in_touch:  # without NATS no heartbeat is taken, so silence means nothing
+            pipeline.zadd(GATEWAYS_KEY, {self._gateway: _milliseconds()})
+        if heard:
+            pipeline.zadd(PRESENCE_KEY, heard)
+        for agent, fields in details.items():
+            pipeline.hset(details_key(agent), mapping=fields)
+            pipeline.expire(details_key(agent), DETAILS_LIFE_SECONDS)
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as exc:
+            self._failed(exc)
+            return False
+        if self._reported:
+            self._reported = False
+            log.info("presence.redis_back")
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self._metrics.presence_errors.inc()
+        if not self._reported:
+            self._reported = True
+            log.warning("presence.redis_away", error=type(error).__name__, effect="health is unknown")
+
+    async def _leave(self) -> None:
+        try:
+            await self._client.zrem(GATEWAYS_KEY, self._gateway)
+        except (RedisError, OSError, TimeoutError) as exc:
+            log.info("presence.not_left", error=type(exc).__name__)
+
+    async def ping(self) -> None:
+        """Raise when Redis does not answer."""
+        await self._client.ping()
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

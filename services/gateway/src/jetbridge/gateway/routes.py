@@ -1,0 +1,187 @@
+"""The operations of the API: who may call, what is read, which function does it, what is answered."""
+
+# ruff: noqa: FAST003 - path parameters are checked against the contract's patterns, not decoded by FastAPI
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import structlog
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jetbridge.bus.errors import BusUnavailableError, ConflictError, LeaseLostError
+from jetbridge.contracts.api import (
+    AcceptRequest,
+    AcceptResponse,
+    HeartbeatRequest,
+    PollRequest,
+    RegisterRequest,
+    ReportRequest,
+    ReportResponse,
+)
+from jetbridge.contracts.ids import InvalidIdError, LeaseKey
+from jetbridge.contracts.problems import ProblemType
+from jetbridge.gateway import leases, openapi
+from jetbridge.gateway.auth import Caller
+from jetbridge.gateway.bodies import BodyReader, json_response
+from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.problems import ProblemError, unavailable
+from jetbridge.gateway.proxy_rules import METHODS
+from jetbridge.telemetry.tracing import remote_context, tracer
+
+log = structlog.get_logger(__name__)
+_tracer = tracer(__name__)
+
+_REGISTER_BYTES = 256 << 10
+"""256 queues of 256 characters and 64 labels of 256, escaped, with room to spare."""
+
+_LEASE_BYTES = 16 << 10
+"""A reason of 1,024 characters, each written as an escape of up to 12 bytes."""
+
+
+def agent_routes(gateway: Gateway) -> APIRouter:
+    """Return ``/v1/agents``."""
+    router, settings = APIRouter(tags=["agents"]), gateway.settings
+    registration = BodyReader(RegisterRequest, _REGISTER_BYTES, settings.read_seconds)
+    heartbeats = BodyReader(HeartbeatRequest, settings.max_body_bytes, settings.read_seconds)
+    polls = BodyReader(PollRequest, settings.max_body_bytes, settings.read_seconds)
+
+    @router.post("/v1/agents", **openapi.REGISTER)
+    async def register(request: Request) -> Response:
+        token = await gateway.gatekeeper.registrant(request.scope["headers"])
+        body = await registration.read(request)
+        with _bus_problems():
+            return json_response(await gateway.agents.register(body, token))
+
+    @router.post("/v1/agents/{name}/heartbeat", **openapi.HEARTBEAT)
+    async def heartbeat(request: Request) -> Response:
+        caller = await _agent(gateway, request)
+        body = await heartbeats.read(request)
+        return json_response(await gateway.agents.heartbeat(body, caller))
+
+    @router.post("/v1/agents/{name}/poll", **openapi.POLL)
+    async def poll(request: Request) -> Response:
+        caller = await _agent(gateway, request)
+        body = await polls.read(request)
+        return json_response(await gateway.polls.hold(caller, body, request.receive))
+
+    return router
+
+
+def lease_routes(gateway: Gateway) -> APIRouter:
+    """Return ``/v1/leases``."""
+    router, settings = APIRouter(tags=["leases"]), gateway.settings
+    accepts = BodyReader(AcceptRequest, _LEASE_BYTES, settings.read_seconds)
+    reports = BodyReader(ReportRequest, _LEASE_BYTES, settings.read_seconds)
+
+    @router.post("/v1/leases/{lease}/accept", **openapi.ACCEPT)
+    async def accept(request: Request) -> Response:
+        caller = await gateway.gatekeeper.caller(request.scope["headers"])
+        await accepts.read(request)
+        lease = _lease(request, caller)
+        with _span("gateway.accept", request), _bus_problems():
+            await leases.accept(gateway.workloads, lease, caller.name)
+        gateway.metrics.accepted.inc()
+        log.info("lease.accepted")
+        token = gateway.gatekeeper.credentials.issue_lease_token(lease, caller.name)
+        return json_response(AcceptResponse(lease=str(lease), token=token))
+
+    @router.post("/v1/leases/{lease}/report", **openapi.REPORT)
+    async def report(request: Request) -> Response:
+        caller = await gateway.gatekeeper.caller(request.scope["headers"])
+        body = await reports.read(request)
+        lease = _lease(request, caller)
+        with _span("gateway.report", request), _bus_problems():
+            await leases.report(gateway.workloads, lease, caller.name, body)
+        gateway.metrics.reports.labels(body.outcome.value).inc()
+        log.info("lease.reported", outcome=body.outcome.value, exit_code=body.exit_code)
+        return json_response(ReportResponse(lease=str(lease)))
+
+    return router
+
+
+def execution_routes(gateway: Gateway) -> APIRouter:
+    """Return ``/execution``."""
+    router = APIRouter(tags=["execution"])
+
+    @router.api_route("/execution/{path:path}", methods=list(METHODS), **openapi.EXECUTION)
+    async def execution(request: Request) -> Response:
+        return await gateway.proxy.handle(request)
+
+    return router
+
+
+def plane_routes(gateway: Gateway) -> APIRouter:
+    """Return health and metrics, for the plane's own orchestrator and Prometheus."""
+    router = APIRouter(tags=["plane"])
+
+    @router.get("/healthz", **openapi.HEALTHZ)
+    async def healthz() -> Response:
+        return _no_store(gateway.health)
+
+    @router.get("/readyz", **openapi.READYZ)
+    async def readyz() -> Response:
+        readiness = await gateway.readiness.read()
+        return _no_store(readiness, 503 if readiness.status == "unready" else 200)
+
+    @router.get("/metrics", **openapi.METRICS)
+    async def metrics(request: Request) -> Response:
+        body, content_type = gateway.metrics.all.render(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    return router
+
+
+async def _agent(gateway: Gateway, request: Request) -> Caller:
+    caller = await gateway.gatekeeper.caller(request.scope["headers"])
+    structlog.contextvars.bind_contextvars(agent=caller.name)
+    if request.path_params["name"] != caller.name:
+        raise ProblemError(
+            ProblemType.FORBIDDEN, f"This credential is agent {caller.name!r}'s; use its own address."
+        )
+    return caller
+
+
+def _lease(request: Request, caller: Caller) -> LeaseKey:
+    try:
+        lease = LeaseKey.parse(request.path_params["lease"])
+    except InvalidIdError as exc:
+        raise ProblemError(ProblemType.NOT_FOUND, f"There is no such lease: {exc}.") from exc
+    structlog.contextvars.bind_contextvars(agent=caller.name, lease=str(lease))
+    return lease
+
+
+@contextmanager
+def _bus_problems() -> Iterator[None]:
+    """Turn what the bus raises into the problem to answer with."""
+    try:
+        yield
+    except LeaseLostError as exc:
+        raise ProblemError(ProblemType.LEASE_LOST, f"{exc}. Stop it; there is nothing to report.") from exc
+    except (BusUnavailableError, ConflictError) as exc:
+        log.warning("bus.unavailable", error=str(exc))
+        raise unavailable("NATS did not take the change. Repeat the same request.") from exc
+    except msgspec.DecodeError as exc:
+        log.warning("record.unreadable", error=str(exc))
+        raise unavailable("The record is of a newer version; a newer gateway can do this.") from exc
+
+
+@contextmanager
+def _span(name: str, request: Request) -> Iterator[None]:
+    """Continue the trace that the agent continues from the offer."""
+    context = remote_context(request.headers.get("traceparent"))
+    with _tracer.start_as_current_span(name, context=context):
+        yield
+
+
+def _no_store(body: msgspec.Struct, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
