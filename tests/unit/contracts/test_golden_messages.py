@@ -5,16 +5,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jetbridge.contracts import api, messages, records
+from jetbridge.contracts import api, records
 from jetbridge.contracts.envelope import (
     MalformedMessageError,
     UnknownMessageError,
     open_envelope,
     read_body,
 )
+from jetbridge.contracts.schema import MESSAGES
 
 GOLDEN = Path(__file__).with_name("golden")
-BODIES = {body.name(): body for body in messages.ALL_BODIES}
+BODIES = {body.name(): body for body in MESSAGES}
 RECORDS = {f"{record.__name__}.v{record.VERSION}": record for record in records.ALL_RECORDS}
 
 
@@ -27,7 +28,7 @@ def test_message_decodes_and_keeps_what_it_said(name):
     data = golden("messages")[name].read_bytes()
     envelope = open_envelope(data)
     assert envelope.name == name
-    body = read_body(envelope, *messages.ALL_BODIES)
+    body = read_body(envelope, *MESSAGES)
     written = msgspec.json.decode(envelope.body)
     read = msgspec.json.decode(msgspec.json.encode(body))
     assert {key: value for key, value in read.items() if key in written} == written
@@ -54,7 +55,7 @@ def test_every_contract_has_a_golden_example():
 def test_newer_version_is_an_unknown_name_and_not_a_crash():
     data = golden("messages")["workload.submitted.v1"].read_bytes().replace(b'"version": 1', b'"version": 9')
     with pytest.raises(UnknownMessageError, match=r"workload\.submitted\.v9"):
-        read_body(open_envelope(data), *messages.ALL_BODIES)
+        read_body(open_envelope(data), *MESSAGES)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"type": 1}'])
@@ -66,4 +67,4 @@ def test_bytes_that_are_no_envelope_are_malformed(data):
 def test_body_that_does_not_fit_its_name_is_malformed():
     data = golden("messages")["workload.finished.v1"].read_bytes().replace(b'"epoch": 7', b'"epoch": "x"')
     with pytest.raises(MalformedMessageError, match="epoch"):
-        read_body(open_envelope(data), *messages.ALL_BODIES)
+        read_body(open_envelope(data), *MESSAGES)

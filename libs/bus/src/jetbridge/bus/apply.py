@@ -17,7 +17,7 @@ from nats.js.errors import NotFoundError
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import TopologyError
 from jetbridge.bus.kv import answered
-from jetbridge.bus.topology import BUCKETS, STREAMS
+from jetbridge.bus.topology import BUCKETS, OBJECT_BUCKETS, STREAMS
 
 IMMUTABLE = frozenset({"retention", "storage"})
 """Stream settings NATS never changes in place: only a person may decide to delete and make anew."""
@@ -78,7 +78,11 @@ async def apply(bus: Bus, replicas: int) -> list[Difference]:
 
 def declared(replicas: int) -> list[api.StreamConfig]:
     """Return the configuration of every stream, those behind buckets included."""
-    return [stream.config(replicas) for stream in STREAMS] + [bucket.config(replicas) for bucket in BUCKETS]
+    return [
+        *(stream.config(replicas) for stream in STREAMS),
+        *(bucket.config(replicas) for bucket in BUCKETS),
+        *(bucket.config(replicas) for bucket in OBJECT_BUCKETS),
+    ]
 
 
 async def _diff_one(bus: Bus, config: api.StreamConfig) -> list[Difference]:

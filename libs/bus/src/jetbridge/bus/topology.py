@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 from nats.js import api
 
+from jetbridge.contracts.rpc import OBJECT_SECONDS, RPC_OBJECTS_BUCKET
 from jetbridge.contracts.subjects import (
     AGENTS_BUCKET,
+    BUNDLES_BUCKET,
     EVENTS_STREAM,
+    HEALTH_BUCKET,
     KEYS_BUCKET,
     TOKENS_BUCKET,
     WORK_STREAM,
@@ -41,6 +44,13 @@ MAX_WORK_MESSAGE_BYTES = 512 * 1024
 EVENTS_MAX_AGE_SECONDS = 7 * 24 * 3600
 EVENTS_MAX_BYTES = 1 << 30
 MAX_RECORD_BYTES = 64 * 1024
+MAX_RPC_OBJECTS_BYTES = 1 << 30
+
+BUNDLE_LEASE_SECONDS = 15.0
+"""
+How long a Dag processor keeps a bundle without renewing it, by NATS' own clock: three renewals, as with
+heartbeats. A standby takes over this long after the active one was lost.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +83,15 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """A KV bucket as it must be. One revision is kept of each key: records are state, not history."""
+    """
+    A KV bucket as it must be. One revision is kept of each key: records are state, not history.
+
+    With ``max_age`` (seconds) a record that is not written again disappears: a lease by NATS' clock.
+    """
 
     name: str
     max_value_bytes: int = MAX_RECORD_BYTES
+    max_age: float = 0
 
     def config(self, replicas: int) -> api.StreamConfig:
         """Return the stream behind the bucket, laid out as every NATS client does (NATS ADR-8)."""
@@ -87,13 +102,44 @@ class Bucket:
             discard=api.DiscardPolicy.NEW,
             max_msgs_per_subject=1,
             max_msg_size=self.max_value_bytes,
+            max_age=self.max_age,
             storage=api.StorageType.FILE,
             num_replicas=replicas,
-            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            duplicate_window=_duplicate_window(self.max_age),
             deny_delete=True,
             allow_rollup_hdrs=True,
             allow_direct=False,  # a direct read may come from a replica that lags behind the last write
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectBucket:
+    """A bucket of large values as it must be: passing through, so old ones go by themselves."""
+
+    name: str
+    max_age: float
+    max_bytes: int
+
+    def config(self, replicas: int) -> api.StreamConfig:
+        """Return the stream behind the bucket, laid out as every NATS client does (NATS ADR-20)."""
+        return api.StreamConfig(
+            name=f"OBJ_{self.name}",
+            subjects=[f"$O.{self.name}.C.>", f"$O.{self.name}.M.>"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.NEW,
+            max_age=self.max_age,
+            max_bytes=self.max_bytes,
+            storage=api.StorageType.FILE,
+            num_replicas=replicas,
+            duplicate_window=_duplicate_window(self.max_age),
+            allow_rollup_hdrs=True,
+            allow_direct=False,  # as for KV buckets
+        )
+
+
+def _duplicate_window(max_age: float) -> float:
+    # nats-server refuses a window longer than the messages' own life.
+    return min(DUPLICATE_WINDOW_SECONDS, max_age) if max_age else DUPLICATE_WINDOW_SECONDS
 
 
 STREAMS: tuple[Stream, ...] = (
@@ -119,6 +165,12 @@ BUCKETS: tuple[Bucket, ...] = (
     Bucket(name=AGENTS_BUCKET),
     Bucket(name=TOKENS_BUCKET),
     Bucket(name=KEYS_BUCKET),
+    Bucket(name=HEALTH_BUCKET),
+    Bucket(name=BUNDLES_BUCKET, max_age=BUNDLE_LEASE_SECONDS),
+)
+
+OBJECT_BUCKETS: tuple[ObjectBucket, ...] = (
+    ObjectBucket(name=RPC_OBJECTS_BUCKET, max_age=OBJECT_SECONDS, max_bytes=MAX_RPC_OBJECTS_BYTES),
 )
 
 

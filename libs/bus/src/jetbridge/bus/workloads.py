@@ -18,7 +18,7 @@ from jetbridge.bus.kv import RecordBucket, Versioned, answered
 from jetbridge.contracts.envelope import Body, seal
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind, WorkloadSubmitted
-from jetbridge.contracts.records import WorkloadRecord, WorkloadState
+from jetbridge.contracts.records import OnAgentLost, WorkloadRecord, WorkloadState
 from jetbridge.contracts.subjects import WORKLOADS_BUCKET, Band, event_subject, lane_of, work_subject
 
 VersionedWorkload = Versioned[WorkloadRecord]
@@ -41,6 +41,7 @@ class NewWorkload(msgspec.Struct, frozen=True, kw_only=True):
     priority_weight: int
     coordinates: TaskCoordinates
     spec: bytes
+    on_agent_lost: OnAgentLost = OnAgentLost.REROUTE
 
 
 class WorkloadStore:
@@ -85,6 +86,7 @@ class WorkloadStore:
             state=WorkloadState.SUBMITTED,
             queue=workload.queue,
             coordinates=workload.coordinates,
+            on_agent_lost=workload.on_agent_lost,
             changed_at=datetime.now(UTC),
         )
         for _ in range(_CAS_ATTEMPTS):
@@ -117,7 +119,7 @@ class WorkloadStore:
         subject = work_subject(lane_of(workload.queue), Band.of(workload.priority_weight))
         await self._publish(subject, body, message_id, traceparent)
 
-    async def offer(self, workload: VersionedWorkload, agent: str, ack: str) -> LeaseKey:
+    async def offer(self, workload: VersionedWorkload, agent: str, ack: str, instance: str = "") -> LeaseKey:
         """
         Offer the workload to ``agent``; the revision of this write becomes the lease's epoch.
 
@@ -129,6 +131,7 @@ class WorkloadStore:
             state=WorkloadState.OFFERED,
             submission=submission_of(workload),
             agent=agent,
+            instance=instance,
             ack=ack,
             epoch=0,
             changed_at=datetime.now(UTC),
@@ -201,6 +204,32 @@ class WorkloadStore:
         msg = f"lease {lease} is not held by agent {agent!r}"
         raise LeaseLostError(msg)
 
+    async def release(self, lease: LeaseKey, reason: str) -> WorkloadRecord:
+        """
+        Take a lease back: whatever its agent thinks, it is fenced from now on. Repeating it is harmless.
+
+        The caller must know that the agent runs it no more. Raises :class:`LeaseLostError` when the lease
+        is over already.
+        """
+        for _ in range(_CAS_ATTEMPTS):
+            current = await self.get(lease.workload_id)
+            if current is None or current.record.epoch != lease.epoch:
+                break
+            if current.record.state is WorkloadState.RELEASED:
+                return current.record
+            if current.record.state is not WorkloadState.LEASED:
+                break
+            record = msgspec.structs.replace(
+                current.record, state=WorkloadState.RELEASED, reason=reason, changed_at=datetime.now(UTC)
+            )
+            try:
+                await self.bucket.update(lease.workload_id, record, current.revision)
+            except ConflictError:
+                continue
+            return record
+        msg = f"lease {lease} is over"
+        raise LeaseLostError(msg)
+
     async def remove(self, workload_id: str) -> None:
         """
         Delete the record in whatever state it is: seen to its end, or revoked.
@@ -219,6 +248,14 @@ class WorkloadStore:
             return
         msg = f"workload {workload_id}: the record keeps changing under the removal"
         raise ConflictError(msg)
+
+    async def remove_released(self, lease: LeaseKey) -> None:
+        """Delete the record of a released lease; anything newer under the same workload id stays."""
+        current = await self.get(lease.workload_id)
+        if current is None or current.record.epoch != lease.epoch:
+            return
+        if current.record.state is WorkloadState.RELEASED:
+            await self.bucket.delete(lease.workload_id, current.revision)
 
     async def publish_event(self, body: Body, message_id: str, traceparent: str | None = None) -> None:
         """Publish to EVENTS and wait for the acknowledgement; the same ``message_id`` is kept once."""

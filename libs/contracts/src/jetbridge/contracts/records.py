@@ -20,14 +20,23 @@ class WorkloadState(StrEnum):
     """
     The life of a workload's record: submitted → offered → leased → finished, then deleted.
 
-    Every arrow is one compare-and-set on the record's revision, so of two racing writers one wins
-    and the other learns it.
+    A lease whose agent was lost goes to *released* instead: nobody may run it any more, and the bridge
+    puts its task back into Airflow's queue. Every arrow is one compare-and-set on the record's revision,
+    so of two racing writers one wins and the other learns it.
     """
 
     SUBMITTED = "submitted"
     OFFERED = "offered"
     LEASED = "leased"
     FINISHED = "finished"
+    RELEASED = "released"
+
+
+class OnAgentLost(StrEnum):
+    """What happens to a running workload whose agent is lost (design section 5)."""
+
+    REROUTE = "reroute"
+    FAIL = "fail"
 
 
 class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,9 +45,10 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     ``submission`` is the revision of the record's first write of this life; 0 in that write itself,
     which cannot know it. ``epoch`` is the revision of the offer that was accepted; 0 before.
-    ``agent`` is who was offered, holds or held it. ``ack`` is the JetStream reply subject that
-    acknowledges the delivery behind an offer: whichever gateway takes the accept can use it.
-    ``changed_at`` is the time of the last write, by the writer's clock, for people.
+    ``agent`` is who was offered, holds or held it, ``instance`` which process of that name. ``ack`` is
+    the JetStream reply subject that acknowledges the delivery behind an offer: whichever gateway takes
+    the accept can use it. ``on_agent_lost`` is what the task asked for. ``changed_at`` is the time of the
+    last write, by the writer's clock, for people.
     """
 
     VERSION: ClassVar[int] = 1
@@ -53,6 +63,8 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     submission: int = 0
     epoch: int = 0
     agent: AgentName | None = None
+    instance: str = ""
+    on_agent_lost: OnAgentLost = OnAgentLost.REROUTE
     ack: str | None = None
     outcome: Outcome | None = None
     exit_code: int | None = None
@@ -103,5 +115,37 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     revoked_at: datetime | None = None
 
 
-ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (WorkloadRecord, AgentRecord, TokenRecord)
+class Health(StrEnum):
+    """
+    What the plane makes of an agent's silence (design section 5).
+
+    *lost* means more than silent: its leases are over, on its own clock too, so its work may run elsewhere.
+    """
+
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    LOST = "lost"
+    GONE = "gone"
+
+
+class HealthRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    The health of one process of one agent; written by the plane sentinel only.
+
+    *gone* is an agent that said goodbye after a drain, or was silent so long that it is forgotten.
+    ``attested`` says that its death was seen from outside, not inferred from silence.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    agent: AgentName
+    instance: str
+    health: Health
+    since: datetime
+    reason: str = ""
+    attested: bool = False
+
+
+ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (WorkloadRecord, AgentRecord, TokenRecord, HealthRecord)
 """Every record there is; the schema snapshot is checked against this list."""

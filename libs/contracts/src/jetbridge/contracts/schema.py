@@ -6,8 +6,11 @@ from typing import Any
 
 import msgspec
 
-from jetbridge.contracts import api, messages, records
+from jetbridge.contracts import api, failover, messages, records, rpc
 from jetbridge.contracts.envelope import Body, Envelope
+
+MESSAGES: tuple[type[Body], ...] = (*messages.ALL_BODIES, *rpc.ALL_BODIES, *failover.ALL_BODIES)
+"""Every message body of every module; a new module of bodies is added here and nowhere else."""
 
 
 def schema_of(*types: type) -> dict[str, Any]:
@@ -28,7 +31,7 @@ def snapshot() -> dict[str, Any]:
     """Return every contract under its versioned name, as kept in the schema snapshot file."""
     return {
         "envelope": schema_of(Envelope),
-        "messages": {_message_name(body): schema_of(body) for body in messages.ALL_BODIES},
+        "messages": {_message_name(body): schema_of(body) for body in MESSAGES},
         "records": {
             f"{_name(record)}.v{_version(record)}": schema_of(record) for record in records.ALL_RECORDS
         },

@@ -12,6 +12,8 @@ WORKLOADS_BUCKET = "workloads"
 AGENTS_BUCKET = "agents"
 TOKENS_BUCKET = "tokens"
 KEYS_BUCKET = "keys"
+HEALTH_BUCKET = "health"
+BUNDLES_BUCKET = "bundles"
 
 _PLAIN_LANE = re.compile(r"^[a-z0-9](?:[a-z0-9_-]{0,47})$")
 

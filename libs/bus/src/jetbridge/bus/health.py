@@ -1,0 +1,43 @@
+"""The health of agents' processes. The plane sentinel writes it; gateways and router read it."""
+
+from __future__ import annotations
+
+from jetbridge.bus.connection import Bus
+from jetbridge.bus.kv import RecordBucket, Versioned
+from jetbridge.contracts.records import Health, HealthRecord
+from jetbridge.contracts.subjects import HEALTH_BUCKET
+
+
+def health_key(agent: str, instance: str) -> str:
+    """Return the key of one process of an agent."""
+    return f"{agent}/{instance}"
+
+
+class HealthStore:
+    """Health records by agent and instance. Every change is a compare-and-set: of two sentinels one wins."""
+
+    def __init__(self, bucket: RecordBucket[HealthRecord]) -> None:
+        """Use :meth:`open` instead."""
+        self.bucket = bucket
+
+    @classmethod
+    async def open(cls, bus: Bus) -> HealthStore:
+        """Bind to the bucket; raises :class:`TopologyError` when it does not exist."""
+        kv = await bus.bucket(HEALTH_BUCKET)
+        return cls(RecordBucket(bus.js, kv, HEALTH_BUCKET, HealthRecord))
+
+    async def change(self, before: Versioned[HealthRecord] | None, after: HealthRecord) -> int:
+        """
+        Write ``after`` over ``before`` and return the revision.
+
+        Raises :class:`ConflictError` when another sentinel was faster: look again.
+        """
+        key = health_key(after.agent, after.instance)
+        if before is None:
+            return await self.bucket.create(key, after)
+        return await self.bucket.update(key, after, before.revision)
+
+
+def is_lost(record: HealthRecord | None) -> bool:
+    """Say whether the process is known to run nothing any more."""
+    return record is not None and record.health in (Health.LOST, Health.GONE)

@@ -1,0 +1,148 @@
+"""A bus with its topology, a Redis with presence, and a sentinel on a fast clock."""
+
+import asyncio
+import uuid
+
+import pytest
+import redis.asyncio as redis
+
+from jetbridge.bus.apply import apply
+from jetbridge.bus.connection import open_bus
+from jetbridge.bus.health import HealthStore
+from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.workloads import NewWorkload, WorkloadStore
+from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
+from jetbridge.contracts.presence import GATEWAYS_KEY, PRESENCE_KEY, member_of
+from jetbridge.sentinel.looking import Lookout
+from jetbridge.sentinel.metrics import SentinelMetrics
+from jetbridge.sentinel.plane import keep_watch
+from jetbridge.sentinel.silence import Limits, SilenceWatch
+from jetbridge.sentinel.verdicts import Verdicts
+
+FAST = Limits(heartbeat_seconds=0.2, lease_seconds=1.5, forget_seconds=3600)
+LOOK_SECONDS = 0.05
+
+
+@pytest.fixture
+async def bus(nats_url):
+    async with open_bus(BusSettings(url=nats_url), "tests") as bus:
+        await apply(bus, 1)
+        yield bus
+
+
+@pytest.fixture
+async def store(bus):
+    return await WorkloadStore.open(bus)
+
+
+@pytest.fixture
+async def running():
+    """Run coroutines for the length of a test."""
+    tasks = []
+
+    def run(work):
+        tasks.append(asyncio.create_task(work))
+        return tasks[-1]
+
+    yield run
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)  # servers may be gone already; tests assert effects
+
+
+@pytest.fixture
+async def health(bus, running):
+    mirror = BucketMirror(bus, (await HealthStore.open(bus)).bucket)
+    running(mirror.run())
+    await asyncio.wait_for(mirror.ready.wait(), 15)
+    return mirror
+
+
+@pytest.fixture
+async def presence(redis_url):
+    async with redis.from_url(redis_url) as client:
+        yield Presence(client)
+
+
+class Presence:
+    """Beats as gateways write them, for agents of this test only."""
+
+    def __init__(self, client):
+        self.client = client
+        self.beat_number = 0
+
+    async def beat(self, *members):
+        self.beat_number += 1
+        pipeline = self.client.pipeline()
+        for member in members:
+            pipeline.zadd(PRESENCE_KEY, {member: self.beat_number})
+        pipeline.zadd(GATEWAYS_KEY, {"gateway-test": self.beat_number})
+        await pipeline.execute()
+
+    async def keep_beating(self, *members):
+        while True:
+            await self.beat(*members)
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def agent():
+    name, instance = f"w-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    return name, instance, member_of(name, instance)
+
+
+@pytest.fixture
+async def start_sentinel(bus, store, redis_url, running):
+    clients = []
+
+    async def start(limits=FAST):
+        health_store = await HealthStore.open(bus)
+        mirror = BucketMirror(bus, health_store.bucket)
+        watch = SilenceWatch(limits, max_gap_seconds=5)
+        client = redis.from_url(redis_url, socket_timeout=1)
+        clients.append(client)
+        verdicts = Verdicts(watch, health_store, mirror, store, SentinelMetrics())
+        running(mirror.run())
+        return running(keep_watch(bus, Lookout(client), watch, verdicts, LOOK_SECONDS))
+
+    yield start
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+def lease(store):
+    """Submit a workload and lease it to an agent, as executor, gateway and agent would."""
+
+    async def make(name, instance, **options):
+        new = NewWorkload(
+            workload_id=str(uuid.uuid4()),
+            kind=WorkloadKind.TASK,
+            queue=f"q-{uuid.uuid4().hex[:8]}",
+            priority_weight=1,
+            coordinates=TaskCoordinates(dag_id="d", run_id="r", task_id="t"),
+            spec=b"{}",
+            **options,
+        )
+        await store.submit(new)
+        key = await store.offer(await store.get(new.workload_id), name, "ack", instance)
+        await store.accept(key, name)
+        return key
+
+    return make
+
+
+@pytest.fixture
+def eventually():
+    async def wait(condition, seconds: float = 20.0):
+        async with asyncio.timeout(seconds):
+            while True:
+                result = condition()
+                if asyncio.iscoroutine(result):
+                    result = await result
+                if result:
+                    return result
+                await asyncio.sleep(0.02)
+
+    return wait

@@ -1,0 +1,114 @@
+"""The sentinel on real Redis and NATS: verdicts, and no verdict when nothing could be heard."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from jetbridge.bus.errors import ConflictError
+from jetbridge.bus.health import HealthStore, health_key
+from jetbridge.contracts.records import Health, HealthRecord
+
+
+def of(health, agent):
+    entry = health.get(health_key(agent[0], agent[1]))
+    return entry.record.health if entry else None
+
+
+async def test_an_agent_goes_from_healthy_to_suspect_to_lost(
+    start_sentinel, presence, running, agent, health, eventually
+):
+    await start_sentinel()
+    seen = []
+    health.on_change(
+        lambda key, entry: seen.append(entry.record.health) if entry and key.startswith(agent[0]) else None
+    )
+    running(presence.keep_beating())  # the gateway goes on
+    beating = running(presence.keep_beating(agent[2]))
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    beating.cancel()
+    await eventually(lambda: of(health, agent) is Health.LOST)
+    assert seen == [Health.HEALTHY, Health.SUSPECT, Health.LOST]
+
+
+async def test_it_is_healthy_again_when_it_is_heard_again(
+    start_sentinel, presence, running, agent, health, eventually
+):
+    await start_sentinel()
+    running(presence.keep_beating())
+    await presence.beat(agent[2])
+    await eventually(lambda: of(health, agent) is Health.LOST)
+    running(presence.keep_beating(agent[2]))
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+
+
+async def test_without_a_gateway_silence_proves_nothing(
+    start_sentinel, presence, running, agent, health, eventually
+):
+    await start_sentinel()
+    beating = running(presence.keep_beating(agent[2]))
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    beating.cancel()  # agent and gateway are silent together
+    await asyncio.sleep(8)  # far more than the lease: nothing must happen, so there is no event to wait for
+    assert of(health, agent) in (Health.HEALTHY, Health.SUSPECT)
+
+
+async def test_two_sentinels_agree_and_decide_each_change_once(
+    start_sentinel, presence, running, agent, health, bus, eventually
+):
+    await start_sentinel()
+    await start_sentinel()
+    changes = []
+    health.on_change(
+        lambda key, entry: changes.append(entry.record.health) if key.startswith(agent[0]) else None
+    )
+    running(presence.keep_beating())
+    beating = running(presence.keep_beating(agent[2]))
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    beating.cancel()
+    await eventually(lambda: of(health, agent) is Health.LOST)
+    await bus.client.flush()
+    assert changes == [Health.HEALTHY, Health.SUSPECT, Health.LOST]
+
+
+async def test_a_redis_that_came_back_empty_proves_nothing(
+    start_sentinel, presence, running, agent, health, redis_server, eventually
+):
+    if not redis_server.restartable:
+        pytest.skip("the Redis server belongs to somebody else")
+    await start_sentinel()
+    beating = running(presence.keep_beating(agent[2]))
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    beating.cancel()
+    redis_server.kill()
+    await asyncio.sleep(3)  # twice the lease
+    assert of(health, agent) in (Health.HEALTHY, Health.SUSPECT)
+    redis_server.start()
+    running(presence.keep_beating(agent[2]))
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+
+
+async def test_an_attested_death_stands(start_sentinel, presence, running, agent, health, bus, eventually):
+    dead = HealthRecord(
+        agent=agent[0],
+        instance=agent[1],
+        health=Health.LOST,
+        since=datetime.now(UTC),
+        reason="its pod ended",
+        attested=True,
+    )
+    await (await HealthStore.open(bus)).change(None, dead)
+    await start_sentinel()
+    running(presence.keep_beating(agent[2]))
+    other = "other/" + agent[1]
+    running(presence.keep_beating(other))
+    await eventually(lambda: health.get(other))
+    assert of(health, agent) is Health.LOST
+
+
+async def test_of_two_writers_one_loses(bus, agent):
+    store = await HealthStore.open(bus)
+    record = HealthRecord(agent=agent[0], instance=agent[1], health=Health.HEALTHY, since=datetime.now(UTC))
+    await store.change(None, record)
+    with pytest.raises(ConflictError):
+        await store.change(None, record)
