@@ -1,0 +1,153 @@
+"""
+Events of the bus as entries of Airflow's audit log, so that a task's history says which agent had it.
+
+All schedulers share one durable consumer, so each event is written by one of them. What happens to it:
+
+* written: acknowledged once the scheduler has had the time to commit the entry. A crash before that brings
+  the event to the next scheduler; a crash between commit and acknowledgement brings it twice. Entries
+  carry the lease and the time of the event, so that a repetition is recognised by its reader.
+* unknown or malformed: logged with the reason and acknowledged. It stays in EVENTS for its seven days.
+* no scheduler runs: it waits, for those seven days at most.
+
+Entries come in order, except for what is delivered again. Nothing but history depends on them: the end of
+a workload is read from its record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from nats.js.api import ConsumerConfig
+
+from jetbridge.contracts.envelope import Envelope, MessageError, open_envelope, read_body
+from jetbridge.contracts.ids import LeaseKey
+from jetbridge.contracts.messages import TaskCoordinates, WorkloadFinished, WorkloadLeased
+from jetbridge.contracts.records import AgentRecord
+from jetbridge.contracts.subjects import EVENTS_STREAM, event_subject
+
+CONSUMER = "scheduler-history"
+SUBJECT = event_subject("workload.*")
+BATCH = 200
+"""Events between two rounds of the scheduler's loop; a round takes between 0.1 s and a few seconds."""
+
+WRITTEN_WITHIN_SECONDS = 120.0
+"""``ack_wait``: a round of the scheduler's loop that takes longer makes JetStream deliver again."""
+
+_MAX_DELIVERIES = 20
+
+FindAgent = Callable[[str], AgentRecord | None]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    """One line of a task's audit log. ``extra`` is JSON."""
+
+    event: str
+    coordinates: TaskCoordinates
+    extra: str
+
+
+class HistoryQueue:
+    """
+    Entries on their way from the link's event loop to the scheduler's thread.
+
+    :param news: called in the loop for each
+    """
+
+    def __init__(self, news: Callable[[], None]) -> None:
+        self._news = news
+        self._waiting: deque[tuple[HistoryEntry, asyncio.Future[None]]] = deque()
+        self._taken: list[asyncio.Future[None]] = []
+
+    async def put(self, entry: HistoryEntry) -> None:
+        """Wait until the scheduler has written the entry."""
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, written))
+        self._news()
+        await written
+
+    def take(self) -> list[HistoryEntry]:
+        """
+        Return the entries that arrived since the last call, and confirm those it returned.
+
+        Airflow's loop commits audit log entries between two heartbeats of an executor.
+        """
+        for written in self._taken:
+            with suppress(RuntimeError):  # its event loop has ended: delivered again, elsewhere
+                written.get_loop().call_soon_threadsafe(_confirm, written)
+        arrived = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        self._taken = [written for _, written in arrived]
+        return [entry for entry, _ in arrived]
+
+
+def _confirm(written: asyncio.Future[None]) -> None:
+    if not written.done():
+        written.set_result(None)
+
+
+def subscribe(broker: NatsBroker, queue: HistoryQueue, find_agent: FindAgent) -> None:
+    """Add the subscriber to the broker; it begins when the broker is started."""
+    subscriber = broker.subscriber(
+        SUBJECT,
+        stream=JStream(EVENTS_STREAM, declare=False),
+        durable=CONSUMER,
+        pull_sub=PullSub(batch_size=BATCH),
+        config=ConsumerConfig(
+            filter_subject=SUBJECT, ack_wait=WRITTEN_WITHIN_SECONDS, max_deliver=_MAX_DELIVERIES
+        ),
+        ack_policy=AckPolicy.NACK_ON_ERROR,
+        decoder=_undecoded,
+        no_reply=True,
+    )
+
+    @subscriber
+    async def write_history(data: bytes) -> None:
+        if entry := read_entry(data, find_agent):
+            await queue.put(entry)
+
+
+async def _undecoded(message: NatsMessage) -> bytes:
+    # Decoding takes two steps of our own, so that what cannot be decoded is not FastStream's to reject.
+    return message.body
+
+
+def read_entry(data: bytes, find_agent: FindAgent) -> HistoryEntry | None:
+    """Return the audit log entry of an event, or None when it has none."""
+    try:
+        envelope = open_envelope(data)
+        if envelope.type not in (WorkloadLeased.TYPE, WorkloadFinished.TYPE):
+            return None
+        body: WorkloadLeased | WorkloadFinished = read_body(envelope, WorkloadLeased, WorkloadFinished)  # type: ignore[assignment]  # mypy joins to Body
+    except MessageError as exc:
+        log.warning("history.event_set_aside", reason=str(exc), stream=EVENTS_STREAM)
+        return None
+    return _entry_of(body, envelope, find_agent) if body.coordinates.task_id else None
+
+
+def _entry_of(
+    body: WorkloadLeased | WorkloadFinished, envelope: Envelope, find_agent: FindAgent
+) -> HistoryEntry:
+    agent = find_agent(body.agent)
+    facts: dict[str, Any] = {
+        "agent": body.agent,
+        "site": agent.site if agent else "",
+        "queue": body.queue,
+        "lease": str(LeaseKey(body.workload_id, body.epoch)),
+        "at": envelope.time.isoformat(),
+    }
+    if isinstance(body, WorkloadFinished):
+        facts |= {"outcome": body.outcome, "exit_code": body.exit_code, "reason": body.reason}
+    extra = json.dumps({name: value for name, value in facts.items() if value not in ("", None)})
+    return HistoryEntry(
+        event=f"jetbridge.{body.TYPE.removeprefix('workload.')}", coordinates=body.coordinates, extra=extra
+    )

@@ -1,0 +1,119 @@
+"""Events become lines of a task's audit log; what is not understood is set aside with a reason."""
+
+import asyncio
+import json
+import threading
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+
+from jetbridge.contracts.envelope import Body, seal
+from jetbridge.contracts.messages import AgentRegistered, Outcome, TaskCoordinates, WorkloadFinished
+from jetbridge.contracts.messages import WorkloadLeased as Leased
+from jetbridge.contracts.records import AgentRecord
+from jetbridge.scheduler.history import HistoryEntry, HistoryQueue, read_entry
+
+ID = "11111111-1111-1111-1111-111111111111"
+TASK = TaskCoordinates(dag_id="d", run_id="r", task_id="t", try_number=1)
+AGENT = AgentRecord(
+    name="worker-1",
+    instance="i",
+    role="worker",
+    queues=("q",),
+    slots=1,
+    site="paris",
+    token_id="x",
+    registered_at=datetime.now(UTC),
+)
+LEASED = Leased(workload_id=ID, epoch=7, agent="worker-1", queue="q", coordinates=TASK)
+
+
+def find(name):
+    return AGENT if name == "worker-1" else None
+
+
+def test_a_lease_says_who_has_the_task_and_where():
+    entry = read_entry(seal(LEASED), find)
+    assert (entry.event, entry.coordinates) == ("jetbridge.leased", TASK)
+    extra = json.loads(entry.extra)
+    assert datetime.fromisoformat(extra.pop("at")).tzinfo
+    assert extra == {"agent": "worker-1", "site": "paris", "queue": "q", "lease": f"{ID}.7"}
+
+
+def test_an_end_says_how():
+    body = WorkloadFinished(
+        workload_id=ID,
+        epoch=7,
+        agent="unknown",
+        queue="q",
+        coordinates=TASK,
+        outcome=Outcome.FAILED,
+        exit_code=-9,
+        reason="killed",
+    )
+    extra = json.loads(read_entry(seal(body), find).extra)
+    assert (extra["outcome"], extra["exit_code"], extra["reason"]) == ("failed", -9, "killed")
+    assert "site" not in extra
+
+
+def test_a_callback_has_no_task_whose_history_it_could_be_in():
+    body = Leased(
+        workload_id=ID, epoch=7, agent="a", queue="q", coordinates=TaskCoordinates(dag_id="d", run_id="r")
+    )
+    assert read_entry(seal(body), find) is None
+
+
+class LeasedLater(Body, frozen=True, kw_only=True):
+    TYPE = "workload.leased"
+    VERSION = 2
+    lease: str
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not json", b"{}", seal(LeasedLater(lease="x")), seal(LEASED).replace(b'"epoch":7', b"")]
+)
+def test_what_is_not_understood_is_set_aside_with_a_reason(data):
+    with structlog.testing.capture_logs() as logs:
+        assert read_entry(data, find) is None
+    assert [(line["event"], bool(line["reason"])) for line in logs] == [("history.event_set_aside", True)]
+
+
+def test_other_events_are_none_of_its_business():
+    body = AgentRegistered(agent="a", role="worker", queues=(), token_id="x")
+    with structlog.testing.capture_logs() as logs:
+        assert read_entry(seal(body), find) is None
+    assert logs == []
+
+
+async def test_an_entry_is_confirmed_by_the_look_after_the_one_that_took_it():
+    entry = HistoryEntry(event="e", coordinates=TASK, extra="{}")
+    news = asyncio.Event()
+    queue = HistoryQueue(news.set)
+    waiting = asyncio.create_task(queue.put(entry))
+    await news.wait()
+    assert await in_another_thread(queue.take) == [entry]
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await in_another_thread(queue.take) == []
+    await asyncio.wait_for(waiting, 15)
+
+
+async def test_an_entry_that_was_given_up_is_no_trouble():
+    queue = HistoryQueue(lambda: None)
+    waiting = asyncio.create_task(queue.put(HistoryEntry(event="e", coordinates=TASK, extra="{}")))
+    await asyncio.sleep(0)
+    queue.take()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert queue.take() == []
+
+
+async def in_another_thread(call):
+    """The scheduler's loop is one; asyncio's default pool would be left behind."""
+    result = []
+    thread = threading.Thread(target=lambda: result.append(call()))
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0)
+    return result[0]
