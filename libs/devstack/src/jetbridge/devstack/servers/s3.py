@@ -83,8 +83,9 @@ def _command(directory: Path, address: str, access_key: str, secret_key: str) ->
     # rclone parses the variable as CSV of pairs, so the pair itself is quoted. RCLONE_CONFIG="" keeps
     # the developer's own remotes out.
     env = base_environment({"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"', "RCLONE_CONFIG": ""})
-    # Directory entries are cached for 5 min by default; two clients must see each other's objects at once.
-    argv: list[str | Path] = [rclone, "serve", "s3", "--addr", address, "--dir-cache-time", "0", directory]
+    # Its directory cache stays as it is: every write goes through this process, and rclone 1.75 spins and
+    # hangs uploads with --dir-cache-time 0.
+    argv: list[str | Path] = [rclone, "serve", "s3", "--addr", address, directory]
     return rclone, Command(argv=argv, env=env)
 
 
