@@ -136,9 +136,14 @@ class Airflow:
             process.start()
 
     def wait_ready(self) -> None:
-        """Wait until the api-server answers and says that it reaches the database."""
-        # Not /monitor/health: that one tells of all components and is 200 whatever they say.
-        self.api_server.wait_ready(answers_http(f"{self.url}/api/v2/version"), timeout_seconds=_READY_SECONDS)
+        """
+        Wait until the api-server answers on both of its APIs.
+
+        The Execution API is built on its first request, which takes seconds that would otherwise be the
+        first task's.
+        """
+        for path in ("/api/v2/version", "/execution/health"):
+            self.api_server.wait_ready(answers_http(f"{self.url}{path}"), timeout_seconds=_READY_SECONDS)
 
 
 def airflow_command(environment: Mapping[str, str], *arguments: str) -> Command:

@@ -61,7 +61,8 @@ def stored_uri(value: Any) -> str:
     if isinstance(value, str) and value.startswith("{"):
         value = json.loads(value)
     if isinstance(value, dict) and "uri" in value:
-        return f"{value['uri']} ({value['bytes']:,} bytes)"
+        packed = "" if value.get("encoding", "identity") == "identity" else f" {value['encoding']}"
+        return f"{value['uri']} ({value['bytes']:,} bytes{packed})"
     return f"in the database: {value!r}"
 
 

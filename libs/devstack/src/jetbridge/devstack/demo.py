@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 
 from rich.console import Console
@@ -24,6 +24,8 @@ from jetbridge.devstack.stack import DevStack, StackOptions
 
 _RUN_SECONDS = 180.0
 _CHECK_SECONDS = 1.0
+_FILE_COLUMNS = 170
+"""Width of the tables where the output is no terminal that has one; references are long."""
 
 AGENTS = (
     AgentSpec(name="east", queues=("default",), slots=4, site="east", environment=orders.agent_environment),
@@ -40,6 +42,8 @@ def main(argv: list[str]) -> int:
     once: bool = parser.parse_args(argv).once
     signal.signal(signal.SIGTERM, _interrupt)  # so that `kill` stops everything in order, like Ctrl-C
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_COLUMNS
     try:
         _run(console, stay=not once)
     except DevStackError as exc:
@@ -65,7 +69,7 @@ def _run(console: Console, *, stay: bool) -> None:
         _show_isolation(stack, say)
         run_id = _run_dag(stack, say)
         rows = attempts.of_run(stack.client, stack.database_url, orders.DAG_ID, run_id)
-        console.print(_table(rows))
+        console.print(*_tables(rows), sep="\n")
         _verify(stack, run_id)
         say("the report agrees with an independent computation")
         say(f"logs of every process: {stack.directory / 'logs'}")
@@ -127,27 +131,23 @@ def _why(stack: DevStack, run_id: str) -> str:
     return f"run {run_id} failed at {', '.join(failed)}; logs are in {stack.directory}"
 
 
-def _table(rows: Sequence[Attempt]) -> Table:
-    table = Table(title="Every attempt, and what the plane keeps of its result", title_justify="left")
-    for heading, style in (("task", "bold"), ("try", ""), ("queue", ""), ("agent", ""), ("state", "")):
-        table.add_column(heading, style=style, no_wrap=True)
+def _tables(rows: Sequence[Attempt]) -> Iterable[Table]:
+    attempts_table = Table(title="Every attempt", title_justify="left")
+    for heading in ("task", "try", "queue", "agent", "state"):
+        attempts_table.add_column(heading, no_wrap=True)
     for heading in ("queued→started", "duration"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("XCom", overflow="fold")
+        attempts_table.add_column(heading, justify="right", no_wrap=True)
+    results = Table(title="What the plane keeps of each result", title_justify="left")
+    results.add_column("task", no_wrap=True)
+    results.add_column("XCom", overflow="fold")
     for row in rows:
         waited, took = _duration(row.queued_to_started_seconds), _duration(row.duration_seconds)
         state = f"[{'green' if row.state == 'success' else 'yellow'}]{row.state}[/]"
-        table.add_row(
-            escape(row.label),
-            str(row.try_number),
-            row.queue,
-            row.agent,
-            state,
-            waited,
-            took,
-            escape(row.xcom),
-        )
-    return table
+        task = escape(row.label)
+        attempts_table.add_row(task, str(row.try_number), row.queue, row.agent, state, waited, took)
+        if row.xcom:
+            results.add_row(task, escape(row.xcom))
+    return attempts_table, results
 
 
 def _duration(seconds: float | None) -> str:
