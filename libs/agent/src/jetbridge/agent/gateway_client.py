@@ -1,0 +1,193 @@
+"""
+The Remote Execution API as typed calls. One attempt each: repeating is ``link``'s, credentials ``session``'s.
+
+Errors of httpx and problem documents become the classes in ``errors``; nothing here logs, so no
+credential can end up in a log.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from jetbridge.agent.errors import (
+    AgentReplacedError,
+    CredentialRefusedError,
+    GatewayError,
+    GatewayUnavailableError,
+    GatewayUnreachableError,
+    LeaseLostError,
+    NotAGatewayError,
+    RequestRefusedError,
+    TokenRefusedError,
+    UnknownContractError,
+)
+from jetbridge.contracts.api import (
+    AcceptRequest,
+    AcceptResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    PollRequest,
+    PollResponse,
+    Problem,
+    RegisterRequest,
+    RegisterResponse,
+    ReportRequest,
+    ReportResponse,
+    Request,
+    Response,
+)
+from jetbridge.contracts.ids import AgentToken
+from jetbridge.contracts.problems import TYPE_PREFIX, ProblemType
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+"""A TLS handshake over a bad WAN takes seconds, not tens of them."""
+
+ANSWER_TIMEOUT_SECONDS = 20.0
+"""The gateway's own limits (bus, Airflow) are shorter: after this nobody is working on an answer."""
+
+POLL_MARGIN_SECONDS = 15.0
+"""How much longer than it asked to be held a poll waits for its answer."""
+
+_BY_PROBLEM: dict[str, type[GatewayError]] = {
+    ProblemType.UNAUTHENTICATED.uri: CredentialRefusedError,
+    ProblemType.AGENT_REPLACED.uri: AgentReplacedError,
+    ProblemType.LEASE_LOST.uri: LeaseLostError,
+    ProblemType.UNKNOWN_CONTRACT.uri: UnknownContractError,
+}
+_TRY_LATER = frozenset({408, 429})
+
+_encoder = msgspec.json.Encoder()
+A = TypeVar("A", bound=Response)
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a context that trusts ``ca_file`` alone or, without one, what the system trusts."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class GatewayClient:
+    """
+    Connections to one gateway. HTTP/1.1 with keep-alive: each long poll has its own connection anyway.
+
+    :param gateway: base address, without ``/v1``
+    :param tls: see :func:`tls_context`
+    :param transport: something else than the network, for tests
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        tls: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._gateway = gateway.rstrip("/")
+        self._http = httpx.AsyncClient(
+            verify=tls if tls is not None else True,
+            transport=transport,
+            # No limit on connections: each is one poll, heartbeat, accept or report, and slots bound those.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0),
+            headers={
+                "content-type": "application/json",
+                "accept": "application/json, application/problem+json",
+            },
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._http.aclose()
+
+    async def register(self, token: AgentToken, body: RegisterRequest) -> RegisterResponse:
+        """Exchange the agent token for a credential."""
+        try:
+            return await self._post("/v1/agents", str(token), body, RegisterResponse)
+        except CredentialRefusedError as error:
+            raise TokenRefusedError(
+                f"the gateway refused agent token {token.id}: {error}; it may have expired or been revoked. "
+                "Make a new one with 'jetbridge token create', put it into the token file and start again"
+            ) from error
+
+    async def heartbeat(self, agent: str, credential: str, body: HeartbeatRequest) -> HeartbeatResponse:
+        """Say what the agent believes and learn what is so."""
+        return await self._post(f"/v1/agents/{agent}/heartbeat", credential, body, HeartbeatResponse)
+
+    async def poll(self, agent: str, credential: str, body: PollRequest) -> PollResponse:
+        """Ask for work; held by the gateway for up to ``body.wait_seconds``."""
+        held_for = body.wait_seconds + POLL_MARGIN_SECONDS
+        return await self._post(
+            f"/v1/agents/{agent}/poll", credential, body, PollResponse, answer_seconds=held_for
+        )
+
+    async def accept(self, lease: str, credential: str) -> AcceptResponse:
+        """Take an offer. Asking again after a lost answer is safe and gives the same answer."""
+        return await self._post(f"/v1/leases/{lease}/accept", credential, AcceptRequest(), AcceptResponse)
+
+    async def report(self, lease: str, credential: str, body: ReportRequest) -> ReportResponse:
+        """Say how a lease's workload ended. Asking again after a lost answer is safe."""
+        return await self._post(f"/v1/leases/{lease}/report", credential, body, ReportResponse)
+
+    async def _post(
+        self,
+        path: str,
+        bearer: str,
+        body: Request,
+        answer: type[A],
+        *,
+        answer_seconds: float = ANSWER_TIMEOUT_SECONDS,
+    ) -> A:
+        try:
+            response = await self._http.post(
+                self._gateway + path,
+                content=_encoder.encode(body),
+                headers={"authorization": f"Bearer {bearer}"},
+                timeout=httpx.Timeout(
+                    ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds
+                ),
+            )
+        except httpx.RequestError as error:
+            raise GatewayUnreachableError(self._why_unreachable(error)) from error
+        if response.status_code != httpx.codes.OK:
+            raise self._error(path, response)
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except msgspec.DecodeError as error:
+            raise NotAGatewayError(
+                f"{path} answered 200 with something else than asked for: {error}"
+            ) from error
+
+    def _why_unreachable(self, error: httpx.RequestError) -> str:
+        reason = str(error) or type(error).__name__
+        text = f"{urlsplit(self._gateway).netloc} did not answer: {reason}"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            text += "; give the CA that signed the gateway's certificate with --ca-file"
+        return text
+
+    def _error(self, path: str, response: httpx.Response) -> GatewayError:
+        status = response.status_code
+        problem = _problem(response)
+        if problem is None:
+            return NotAGatewayError(
+                f"{path} answered {status} without a problem document: "
+                f"is {self._gateway} the gateway, or a proxy in front of it?"
+            )
+        text = f"{problem.title} ({problem.detail})" if problem.detail else problem.title
+        if status >= 500 or status in _TRY_LATER:
+            return GatewayUnavailableError(text)
+        return _BY_PROBLEM.get(problem.type, RequestRefusedError)(text)
+
+
+def _problem(response: httpx.Response) -> Problem | None:
+    try:
+        problem: Any = msgspec.json.decode(response.content, type=Problem)
+    except msgspec.DecodeError:
+        return None
+    return problem if problem.type.startswith(TYPE_PREFIX) else None

@@ -1,0 +1,94 @@
+"""
+Airflow's configuration in the fork server, as environment variables, each with its reason.
+
+Imports no Airflow: the agent computes this before anything of Airflow runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jetbridge.worker.identity import AGENT_NAME_VARIABLE
+
+AGENT_PREFIX = "JETBRIDGE_AGENT_"
+NO_DATABASE = "sqlite:////nonexistent/workers-have-no-metadata-database"
+"""
+A database that can be configured, as importing Airflow demands, and never opened: its directory cannot
+exist. (An unknown URL scheme would be plainer, but SQLAlchemy refuses it during the import.)
+"""
+
+
+def airflow_env(
+    inherited: Mapping[str, str],
+    *,
+    agent_name: str,
+    gateway: str,
+    ca_file: Path | None,
+    data_dir: Path,
+) -> dict[str, str]:
+    """
+    Return the whole environment of the fork server and so of every task.
+
+    What the operator set in ``inherited`` wins over our defaults, and loses where a different value
+    would break the worker or the boundary.
+    """
+    kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
+    return {**_defaults(data_dir, ca_file), **kept, **_fixed(agent_name, gateway, ca_file)}
+
+
+def execution_api(gateway: str) -> str:
+    """Return the address under which the gateway serves Airflow's Execution API."""
+    return f"{gateway.rstrip('/')}/execution/"
+
+
+def _is_dropped(name: str) -> bool:
+    # The agent's own settings (where its token is) are no business of a task, and no inherited spelling
+    # of the database's address (…_CMD, …_SECRET, …_ASYNC, the old [core] section) may outlive NO_DATABASE.
+    return (
+        name.startswith(AGENT_PREFIX)
+        or "SQL_ALCHEMY_CONN" in name
+        # "server" would make Airflow look for connections in the metadata database.
+        or name == "_AIRFLOW_PROCESS_CONTEXT"
+    )
+
+
+def _defaults(data_dir: Path, ca_file: Path | None) -> dict[str, str]:
+    defaults = {
+        # Not ~/airflow, where another Airflow on this machine may keep its configuration.
+        "AIRFLOW_HOME": str(data_dir / "airflow"),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(data_dir / "logs"),
+        # Logs go to the site's object store when a task ends; the plane never sees them. Not with
+        # REMOTE_LOGGING, which makes Airflow's own settings module demand a store that it knows.
+        "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "jetbridge.xcom.logging_config.LOGGING_CONFIG",
+        # XCom values stay in the execution plane; the plane gets a reference.
+        "AIRFLOW__CORE__XCOM_BACKEND": "jetbridge.xcom.backend.ObjectStoreXComBackend",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # Across a WAN and two proxies, Airflow's 5 s is a busy minute's normal answer time.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "15",
+        # One call survives an outage of at least 59 s, on average 170 s: 60 attempts, waits between 1 s
+        # and 5 s. Short waits, because after a restart of the gateway a task should go on at once.
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "60",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "1",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+        # Airflow kills a task after this many failed heartbeats, 5 s apart. 24 x 5 s = 2 min even when
+        # each failure is an immediate answer; when nothing answers, each takes as long as the retries.
+        "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "24",
+    }
+    if ca_file is not None:
+        # Whoever names a CA trusts that one, not also every public one (and saves reading them).
+        defaults["AIRFLOW__API__CLIENT_USE_PUBLIC_CERTS"] = "False"
+    return defaults
+
+
+def _fixed(agent_name: str, gateway: str, ca_file: Path | None) -> dict[str, str]:
+    fixed = {
+        AGENT_NAME_VARIABLE: agent_name,
+        # ti.hostname names the agent; hosts in an execution plane have names nobody on the plane knows.
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "jetbridge.worker.identity.agent_name",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api(gateway),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": NO_DATABASE,
+    }
+    if ca_file is not None:
+        fixed["AIRFLOW__API__SSL_CA_FILE"] = str(ca_file)
+    return fixed

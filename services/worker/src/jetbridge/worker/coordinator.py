@@ -1,0 +1,73 @@
+"""
+Notices the end of a task at once. An Airflow coordinator (``[sdk] coordinators``), for Airflow 3.3.
+
+Airflow's supervisor waits in ``select`` on the task's sockets for up to ``[workers]
+min_heartbeat_interval`` (5 s). When a task ends, its sockets close a moment before the kernel lets the
+process be reaped. A supervisor that is scheduled in between, which on a busy machine is the rule, has no
+socket left to wake it and sleeps those 5 s: the slot stays taken and the log unsent. The selector given to it
+here wakes up for SIGCHLD as well.
+
+``tests/unit/worker/test_airflow_contract.py`` fails when Airflow changes what this relies on, and
+``tests/integration/worker/test_prompt_end.py`` when Airflow no longer needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import socket
+from typing import Any
+
+import attrs
+from airflow.sdk.execution_time.coordinator import BaseCoordinator
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess
+
+
+class ChildAwareSelector(selectors.DefaultSelector):
+    """
+    A selector whose ``select`` also returns, with what is ready or nothing, when a child ends.
+
+    For the main thread of a process that does not use ``signal.set_wakeup_fd`` otherwise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
+            end.settimeout(0)
+        # The wakeup descriptor is written for signals that have a Python handler, so SIGCHLD gets one.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self.register(self._reader, selectors.EVENT_READ)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; see :class:`selectors.BaseSelector`."""
+        ready = super().select(timeout)
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
+        return [event for event in ready if event[0].fileobj is not self._reader]
+
+    def close(self) -> None:
+        """Stop listening for signals as well."""
+        if self._writer.fileno() >= 0:
+            signal.set_wakeup_fd(-1)
+        for end in (self._reader, self._writer):
+            end.close()
+        super().close()
+
+
+@attrs.define(kw_only=True)
+class PromptActivitySubprocess(ActivitySubprocess):
+    """Airflow's own, with a :class:`ChildAwareSelector`."""
+
+    selector: selectors.BaseSelector = attrs.field(factory=ChildAwareSelector, repr=False)
+
+
+class PromptPythonCoordinator(BaseCoordinator):
+    """Runs Python tasks exactly as Airflow's own default does, in a :class:`PromptActivitySubprocess`."""
+
+    def execute_task(self, **start: Any) -> BaseCoordinator.ExecutionResult:
+        """Run one task to its end; the parameters are those of ``ActivitySubprocess.start``."""
+        process = PromptActivitySubprocess.start(**start)
+        return self.ExecutionResult(process.wait(), process.final_state)

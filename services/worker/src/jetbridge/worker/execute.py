@@ -1,0 +1,137 @@
+"""
+Running one Airflow workload. All this package knows of Airflow's Python interfaces is in this module.
+
+Written for Airflow 3.3 (``apache-airflow-core>=3.3,<3.4``). It relies on:
+
+* ``airflow.executors.workloads.ExecutorWorkload``: the union of workload models, read from JSON;
+* ``BaseExecutor.run_workload``: what Airflow's own executors call in a worker process, and which picks
+  ``supervise_task`` or ``supervise_callback``;
+* ``[sdk] coordinators`` and ``queue_to_coordinator`` being read from the environment when a supervisor
+  starts (see ``coordinator``);
+* ``airflow.sdk.api.client.Client`` caching its TLS context, and the modules in ``PRELOADED_MODULES``:
+  both only save time.
+
+``tests/unit/worker/test_airflow_contract.py`` fails when one of these changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import httpx
+import msgspec
+import structlog
+from airflow.executors import workloads
+from airflow.executors.base_executor import BaseExecutor
+from airflow.sdk.api.client import Client
+from airflow.sdk.configuration import conf
+from airflow.sdk.log import configure_logging
+from pydantic import TypeAdapter, ValidationError
+
+from jetbridge.contracts.messages import Outcome
+from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
+
+PRELOADED_MODULES: tuple[str, ...] = (
+    "jetbridge.worker.coordinator",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.callback_supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.definitions.connection",
+    "airflow.sdk.definitions.decorators",
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.dagbag",
+    "airflow.providers.standard.decorators.bash",
+    "airflow.providers.standard.decorators.python",
+    "airflow.triggers.base",
+    "jinja2.ext",
+    "setproctitle",
+)
+"""What supervisors and task processes were seen to import; forks find it in memory already."""
+
+_workload: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
+log = structlog.get_logger(__name__)
+
+
+def warm_up(server: str, extra_modules: tuple[str, ...] = ()) -> None:
+    """
+    Import and build what every workload needs, so that its processes inherit it.
+
+    ``extra_modules`` are a site's own, for example pandas; one that cannot be imported is only logged,
+    because a task that needs it will say so where its author looks.
+    """
+    configure_logging(json_output=True, output=sys.stderr.buffer)
+    for name in (*PRELOADED_MODULES, *extra_modules):
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - foreign code may raise anything while it is imported
+            log.warning("module cannot be preloaded", module=name, error=describe(error))
+    # Reading the CA bundle takes longer than all else a supervisor does; Airflow caches it per process.
+    Client(base_url=server, token="").close()
+
+
+def run(order: Order, server: str) -> Result:
+    """
+    Run a workload to its end in a child of this process and say how the *process* ended.
+
+    The task's own state is told to Airflow by Airflow's supervisor. ``server`` is the address of the
+    Execution API. Never raises; blocks for as long as the workload runs.
+    """
+    try:
+        workload = _read_workload(order)
+        _use_prompt_coordinator(workload)
+        exit_code = BaseExecutor.run_workload(workload, server=server, proctitle=_process_title(workload))
+    except Exception as error:
+        log.exception("workload failed", lease=order.lease)
+        return Result(outcome=Outcome.FAILED, reason=describe(error))
+    return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code)
+
+
+def _read_workload(order: Order) -> Any:
+    fields = msgspec.json.decode(order.spec, type=dict[str, Any])
+    fields["token"] = order.token
+    return _workload.validate_python(fields)
+
+
+def _use_prompt_coordinator(workload: Any) -> None:
+    """
+    Have Airflow run this supervisor's task through our coordinator, unless its queue has one.
+
+    Set here and not in ``airflow_env``: what the site's own configuration says is known only now.
+    """
+    if not isinstance(workload, workloads.ExecuteTask):
+        return
+    coordinators = conf.getjson("sdk", "coordinators", fallback={})
+    by_queue = conf.getjson("sdk", "queue_to_coordinator", fallback={})
+    if workload.ti.queue not in by_queue:
+        coordinators["jetbridge"] = {"classpath": "jetbridge.worker.coordinator.PromptPythonCoordinator"}
+        by_queue[workload.ti.queue] = "jetbridge"
+        os.environ["AIRFLOW__SDK__COORDINATORS"] = json.dumps(coordinators)
+        os.environ["AIRFLOW__SDK__QUEUE_TO_COORDINATOR"] = json.dumps(by_queue)
+
+
+def _process_title(workload: Any) -> str:
+    return f"jetbridge worker: supervisor of {workload.display_name}"
+
+
+def describe(error: Exception) -> str:
+    """
+    Return one line for the plane and its operators: the error's type, and its text where that is safe.
+
+    The text of an arbitrary exception may quote a password or a row of data, and reports cross to the
+    plane; so only errors whose text is known to hold nothing of the kind are quoted.
+    """
+    kind = type(error).__name__
+    if isinstance(error, ValidationError):
+        where = ", ".join(".".join(map(str, item["loc"])) for item in error.errors(include_input=False))
+        text = f"this worker's Airflow cannot read the workload; look at: {where}"
+    elif isinstance(error, httpx.HTTPStatusError):
+        text = f"{error.request.method} {error.request.url.path} answered {error.response.status_code}"
+    elif isinstance(error, httpx.RequestError):
+        text = "the gateway did not answer"
+    else:
+        text = "the worker's log has the details"
+    return f"{kind}: {text}"[:MAX_REASON_LENGTH]

@@ -1,0 +1,151 @@
+"""
+What the agent and its fork server say to each other, and a supervisor's order and result.
+
+Agent and fork server are joined by a ``SOCK_SEQPACKET`` socket pair: the kernel keeps message
+boundaries, so one packet is one frame, never half of one, and a file descriptor sent along stays with
+its frame. Frames are small and hold no secret. What a supervisor needs (Airflow's workload and the
+lease's token) travels in an anonymous file whose descriptor accompanies :class:`Start`: the fork server
+passes it on unread, so that what it forks later cannot find the token of an earlier lease in its memory.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgspec
+
+from jetbridge.contracts.messages import Outcome
+
+MAX_FRAME_BYTES = 16_384
+"""Far above any frame: a lease id has 57 characters and a reason at most 1024."""
+
+LOG_UPLOAD_SECONDS = 10.0
+"""A supervisor whose task was killed still uploads the log; after this the fork server kills it, too."""
+
+MAX_REASON_LENGTH = 1024
+"""As in the contract's ``ReportRequest``."""
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """To the fork server: fork a supervisor. One descriptor, of its :class:`Order`, comes along."""
+
+    lease: str
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """To the fork server: end a workload; ``grace_seconds`` lie between SIGTERM and SIGKILL."""
+
+    lease: str
+    grace_seconds: float
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """From the fork server: everything is imported and forks may be asked for."""
+
+    import_seconds: float
+    modules: int
+    threads: int
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """From the fork server: the supervisor of a lease runs as ``pid``."""
+
+    lease: str
+    pid: int
+
+
+class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
+    """From the fork server: the supervisor of a lease is gone, and how the workload ended."""
+
+    lease: str
+    outcome: Outcome
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What one supervisor is to run. Read by that supervisor alone.
+
+    ``spec`` is Airflow's workload as JSON without a token; ``token`` is the lease's.
+    """
+
+    lease: str
+    spec: msgspec.Raw
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Order(lease={self.lease!r}, token=***)"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """How a workload ended, written by its supervisor just before it exits."""
+
+    outcome: Outcome
+    exit_code: int | None = None
+    reason: str = ""
+
+
+Command = Start | Stop
+Event = Ready | Started | Exited
+
+_encoder = msgspec.json.Encoder()
+_commands: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_orders = msgspec.json.Decoder(Order)
+_results = msgspec.json.Decoder(Result)
+
+
+class HungUpError(ConnectionError):
+    """The other end of the socket pair is gone."""
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """Return a connected pair of sockets that keep frames whole."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def encode(frame: Command | Event | Result) -> bytes:
+    """Return a frame or a result as it goes over the wire."""
+    return _encoder.encode(frame)
+
+
+def decode_result(data: bytes) -> Result | None:
+    """Return what a supervisor left behind; None when it left nothing that can be read."""
+    try:
+        return _results.decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def receive_event(sock: socket.socket) -> Event:
+    """Read one event; raises :class:`HungUpError` at the end, :class:`BlockingIOError` when none is there."""
+    data = sock.recv(MAX_FRAME_BYTES)
+    if not data:
+        raise HungUpError("the fork server closed its socket")
+    return _events.decode(data)
+
+
+def receive_command(sock: socket.socket) -> tuple[Command, int | None]:
+    """Read one command and the descriptor that came along; raises :class:`HungUpError` at the end."""
+    # Without MSG_CMSG_CLOEXEC the descriptor would survive into programs that tasks execute.
+    data, descriptors, _flags, _address = socket.recv_fds(sock, MAX_FRAME_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        raise HungUpError("the agent closed its socket")
+    return _commands.decode(data), descriptors[0] if descriptors else None
+
+
+def write_order(order: Order) -> int:
+    """Put an order into an anonymous file in memory and return its descriptor, rewound."""
+    descriptor = os.memfd_create("jetbridge-order")
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(_encoder.encode(order))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def read_order(descriptor: int) -> Order:
+    """Read an order and close its descriptor, which frees the file."""
+    with os.fdopen(descriptor, "rb") as file:
+        return _orders.decode(file.read())

@@ -1,0 +1,102 @@
+"""Run a worker: take tasks from the gateway, run them here, report. This is the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import structlog
+
+from jetbridge.agent.data_dir import DataDirError, lock_data_dir
+from jetbridge.agent.errors import ExitCode, TokenFileError
+from jetbridge.agent.gateway_client import GatewayClient, tls_context
+from jetbridge.agent.link import Link
+from jetbridge.agent.prctl import adopt_orphans, hide_memory
+from jetbridge.agent.runtime import StopLimits, StopRequests, run_agent
+from jetbridge.agent.session import Session, new_instance
+from jetbridge.agent.settings import load_settings
+from jetbridge.agent.side_tasks import SideTasks
+from jetbridge.agent.token_file import read_token, warn_about_permissions
+from jetbridge.contracts.api import RegisterRequest
+from jetbridge.telemetry.logs import configure_logging
+from jetbridge.worker.airflow_env import airflow_env, execution_api
+from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch, kill_orphans
+from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
+from jetbridge.worker.settings import WorkerSettings
+from jetbridge.worker.worker import Worker
+
+log = structlog.get_logger(__name__)
+PROGRAM = "jetbridge worker"
+REPORT_SECONDS = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker until it is told to stop; see :class:`ExitCode` for what is returned."""
+    settings = load_settings(WorkerSettings, sys.argv[1:] if argv is None else argv, program=PROGRAM)
+    configure_logging("worker")
+    structlog.contextvars.bind_contextvars(agent=settings.name)
+    try:
+        with lock_data_dir(settings.data_dir):
+            read_token(settings.token_file)
+            warn_about_permissions(settings.token_file)
+            hide_memory()
+            adopt_orphans()
+            return asyncio.run(run(settings))
+    except (DataDirError, TokenFileError) as error:
+        log.error("the worker cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
+        return ExitCode.USAGE
+
+
+async def run(settings: WorkerSettings) -> ExitCode:
+    """Wire the worker together and run it."""
+    stop = StopRequests()
+    stop.listen()
+    tasks = SideTasks()
+    tls = tls_context(settings.ca_file) if settings.gateway.startswith("https:") else None
+    async with GatewayClient(settings.gateway, tls) as client:
+        session = Session(client, Link(), _identity(settings), settings.token_file)
+        worker = Worker(
+            session,
+            ForkServerKeeper(_launch(settings), kill_orphans),
+            tasks,
+            slots=settings.slots,
+            stop_grace_seconds=settings.stop_grace_seconds,
+        )
+        return await run_agent(session, worker, tasks, stop, _limits(settings))
+
+
+def _limits(settings: WorkerSettings) -> StopLimits:
+    # The time the fork server gives a task and its supervisor to end, and some for the last reports.
+    return StopLimits(
+        drain_seconds=settings.drain_seconds,
+        terminate_seconds=settings.stop_grace_seconds + LOG_UPLOAD_SECONDS + REPORT_SECONDS,
+    )
+
+
+def _identity(settings: WorkerSettings) -> RegisterRequest:
+    return RegisterRequest(
+        name=settings.name,
+        instance=new_instance(),
+        role="worker",
+        queues=settings.queues,
+        slots=settings.slots,
+        labels=settings.labels,
+        software_version=version("jetbridge-worker"),
+        site=settings.site,
+        log_store=f"{socket.gethostname()}:{settings.data_dir / 'logs'}",
+    )
+
+
+def _launch(settings: WorkerSettings) -> Launch:
+    env = airflow_env(
+        os.environ,
+        agent_name=settings.name,
+        gateway=settings.gateway,
+        ca_file=settings.ca_file,
+        data_dir=settings.data_dir,
+    )
+    return Launch(env=env, server=execution_api(settings.gateway), preload=settings.preload)

@@ -1,0 +1,36 @@
+"""What an operator can set on a worker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from jetbridge.agent.settings import AgentSettings
+
+
+class WorkerSettings(AgentSettings):
+    """Settings of ``jetbridge worker``; like every agent's, from flags and ``JETBRIDGE_AGENT_*``."""
+
+    drain_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="After SIGTERM, seconds for running tasks to finish before they are terminated.",
+    )
+    stop_grace_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds between SIGTERM and SIGKILL for a task that has to end (its on_kill runs).",
+    )
+    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Modules to import once instead of in every task, for example pandas, by commas.",
+    )
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _split_preload(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(name for part in value.split(",") if (name := part.strip()))

@@ -1,0 +1,297 @@
+"""
+What a worker does with offers: accept, run, report. One coroutine per lease, from the offer to the end.
+
+    offered ─► accepting ─► running ─► reporting ─► gone
+                  │ 410        │ lost      │ 410
+                  ▼            ▼           ▼
+                 gone       stopping ──►  gone, unreported
+
+A slot is taken from ``accepting`` until the processes are gone, so there are never more workloads than
+slots. It is free again while the report is on its way: the machine's capacity is, and when the gateway is
+away no new work comes anyway. The lease stays held, and in heartbeats, until the report was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from jetbridge.agent.errors import LeaseLostError, RequestRefusedError
+from jetbridge.agent.side_tasks import SideTasks
+from jetbridge.agent.waiting import first
+from jetbridge.contracts.api import AcceptResponse, Offer, ReportRequest, ReportResponse
+from jetbridge.contracts.ids import LeaseKey
+from jetbridge.contracts.messages import Outcome
+from jetbridge.worker.frames import Exited, Order
+
+log = structlog.get_logger(__name__)
+
+DISOWNED = "the worker process that held this lease is gone, and the task's processes died with it"
+
+
+class Leases(Protocol):
+    """The calls of a session that concern leases."""
+
+    async def accept(self, lease: str) -> AcceptResponse:
+        """Take an offer; repeated until answered."""
+        ...
+
+    async def report(self, lease: str, body: ReportRequest) -> ReportResponse:
+        """Report an end; repeated until answered."""
+        ...
+
+
+class Processes(Protocol):
+    """What runs workloads; see ``forkserver_client.ForkServerKeeper``."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether workloads can be started now."""
+        ...
+
+    async def keep(self, changed: Callable[[], None]) -> None:
+        """Stay ready for as long as the agent runs; call ``changed`` when ``ready`` changes."""
+        ...
+
+    async def wait_ready(self) -> None:
+        """Wait until workloads can be started."""
+        ...
+
+    async def run(self, order: Order) -> Exited:
+        """Run a workload and return how it ended."""
+        ...
+
+    async def stop(self, lease: str, grace_seconds: float) -> None:
+        """Have a workload end."""
+        ...
+
+    async def close(self) -> None:
+        """End everything."""
+        ...
+
+
+class State(Enum):
+    """Where a lease is; see the drawing at the top."""
+
+    ACCEPTING = auto()
+    RUNNING = auto()
+    STOPPING = auto()
+    REPORTING = auto()
+
+
+TAKES_A_SLOT = frozenset({State.ACCEPTING, State.RUNNING, State.STOPPING})
+IS_HELD = frozenset({State.RUNNING, State.REPORTING})
+
+
+@dataclass
+class Lease:
+    """One lease on this worker."""
+
+    id: str
+    state: State = State.ACCEPTING
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    ended_because: str = ""
+    """Set when the worker itself ends a workload that it still holds; goes into the report."""
+
+
+class Worker:
+    """
+    The worker role of an agent (see ``jetbridge.agent.loops.Role``).
+
+    :param slots: workloads at the same time
+    :param stop_grace_seconds: between SIGTERM and SIGKILL for a workload that has to end
+    """
+
+    def __init__(
+        self,
+        session: Leases,
+        processes: Processes,
+        tasks: SideTasks,
+        *,
+        slots: int,
+        stop_grace_seconds: float,
+    ) -> None:
+        self._session = session
+        self._processes = processes
+        self._tasks = tasks
+        self._slots = slots
+        self._stop_grace_seconds = stop_grace_seconds
+        self._table: dict[str, Lease] = {}
+        self._unknown: frozenset[str] = frozenset()
+        self._terminated_because = ""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.slots_changed = asyncio.Event()
+        self.state_changed = asyncio.Event()
+        self.draining = False
+
+    # -- what the loops ask and tell, see jetbridge.agent.loops.Role
+
+    def free_slots(self) -> int:
+        """Return how many offers could be accepted now."""
+        if self.draining or not self._processes.ready:
+            return 0
+        return max(0, self._slots - sum(lease.state in TAKES_A_SLOT for lease in self._table.values()))
+
+    def leases(self) -> tuple[str, ...]:
+        """Return the leases this worker holds: confirmed and not yet reported."""
+        return tuple(lease.id for lease in self._table.values() if lease.state in IS_HELD)
+
+    def offered(self, offers: Iterable[Offer]) -> None:
+        """Begin to accept what fits; whatever does not is offered to another agent when it expires."""
+        for offer in offers:
+            if self.free_slots() == 0:
+                log.warning("offer left to others: no free slot", lease=offer.lease)
+            elif not self._is_here(offer):
+                self._begin(Lease(offer.lease), offer)
+
+    def lost(self, leases: Iterable[str]) -> None:
+        """Stop what runs under leases that are not this worker's any more; nothing will be reported."""
+        for lease_id in leases:
+            lease = self._table.get(lease_id)
+            if lease is not None and lease.state is State.RUNNING:
+                log.warning("lease lost; its workload is stopped", lease=lease_id)
+                self._stop(lease, State.STOPPING)
+
+    def held(self, leases: Iterable[str]) -> None:
+        """
+        Report leases that are held in this worker's name by a process that is gone.
+
+        A worker killed and started again meets its old leases here. Nothing of them can still run: the
+        processes died with the old worker. Twice in a row, because one answer may have crossed an accept
+        or a report.
+        """
+        unknown = frozenset(leases) - self._table.keys()
+        for lease_id in unknown & self._unknown:
+            lease = Lease(lease_id, State.REPORTING)
+            self._enter(lease)
+            self._tasks.run(f"disown {lease_id}", self._disown(lease))
+        self._unknown = unknown
+
+    # -- life and death, see jetbridge.agent.runtime.RunningRole
+
+    async def run(self) -> None:
+        """Keep the fork server alive."""
+        await self._processes.keep(self._note_slots)
+
+    def drain(self) -> None:
+        """Take no more work; what was accepted is finished."""
+        self.draining = True
+        self.state_changed.set()
+        self._note_slots()
+
+    def terminate(self, reason: str) -> None:
+        """End all workloads; their ends are reported with ``reason``."""
+        self.drain()
+        self._terminated_because = reason
+        for lease in self._table.values():
+            if lease.state is State.RUNNING:
+                lease.ended_because = reason
+                self._stop(lease, State.RUNNING)
+
+    async def idle(self) -> None:
+        """Wait until nothing runs and everything was reported."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """End the fork server."""
+        await self._processes.close()
+
+    # -- one lease
+
+    def _is_here(self, offer: Offer) -> bool:
+        """
+        Tell whether this lease, or another attempt at its workload, is in the table already.
+
+        Of another attempt, one of both is lost. Its end must not overlap the other's beginning, so the
+        offer is left to expire; the gateway makes it again.
+        """
+        workload_id = LeaseKey.parse(offer.lease).workload_id
+        return any(LeaseKey.parse(known).workload_id == workload_id for known in self._table)
+
+    def _begin(self, lease: Lease, offer: Offer) -> None:
+        self._enter(lease)
+        self._tasks.run(f"lease {lease.id}", self._carry(lease, offer))
+
+    async def _carry(self, lease: Lease, offer: Offer) -> None:
+        """Take one lease from its offer to its end."""
+        structlog.contextvars.bind_contextvars(lease=lease.id, **msgspec.structs.asdict(offer.coordinates))
+        try:
+            token = await self._accept(lease)
+            if token is None:
+                return
+            how = await self._execute(lease, offer, token)
+            if lease.state is State.STOPPING:
+                return
+            await self._report(lease, how)
+        finally:
+            self._leave(lease)
+
+    async def _accept(self, lease: Lease) -> str | None:
+        try:
+            confirmed = await self._session.accept(lease.id)
+        except LeaseLostError:
+            log.info("offer went to another agent or was withdrawn", lease=lease.id)
+        except RequestRefusedError as error:
+            log.error("accept refused; the workload is left to others", reason=str(error))  # noqa: TRY400
+        else:
+            return confirmed.token
+        return None
+
+    async def _execute(self, lease: Lease, offer: Offer, token: str) -> Exited:
+        if self._terminated_because:
+            lease.ended_because = self._terminated_because
+            lease.stopped.set()
+        lease.state = State.RUNNING
+        # A fork server that died is coming back; an order to stop must not have to wait for that.
+        await first(self._processes.wait_ready(), lease.stopped.wait())
+        if lease.stopped.is_set():
+            return Exited(lease=lease.id, outcome=Outcome.FAILED, reason="stopped before it was started")
+        return await self._processes.run(Order(lease=lease.id, spec=offer.spec, token=token))
+
+    def _stop(self, lease: Lease, state: State) -> None:
+        lease.state = state
+        lease.stopped.set()
+        stopping = self._processes.stop(lease.id, self._stop_grace_seconds)
+        self._tasks.run(f"stop {lease.id}", stopping)
+
+    async def _report(self, lease: Lease, how: Exited) -> None:
+        lease.state = State.REPORTING
+        self._note_slots()
+        outcome, reason = how.outcome, how.reason
+        if lease.ended_because:
+            # The task's own state may not have reached Airflow; FAILED makes the scheduler look.
+            outcome, reason = Outcome.FAILED, lease.ended_because
+        log.info("workload ended", outcome=outcome.value, exit_code=how.exit_code, reason=reason)
+        body = ReportRequest(outcome=outcome, exit_code=how.exit_code, reason=reason)
+        try:
+            await self._session.report(lease.id, body)
+        except LeaseLostError:
+            log.warning("report came too late: the lease is lost and what ran under it does not count")
+        except RequestRefusedError as error:
+            log.error("report refused; the plane has to find out by itself", reason=str(error))  # noqa: TRY400
+
+    async def _disown(self, lease: Lease) -> None:
+        try:
+            await self._report(lease, Exited(lease=lease.id, outcome=Outcome.FAILED, reason=DISOWNED))
+        finally:
+            self._leave(lease)
+
+    def _enter(self, lease: Lease) -> None:
+        self._table[lease.id] = lease
+        self._idle.clear()
+
+    def _leave(self, lease: Lease) -> None:
+        del self._table[lease.id]
+        if not self._table:
+            self._idle.set()
+        self._note_slots()
+
+    def _note_slots(self) -> None:
+        self.slots_changed.set()
