@@ -28,8 +28,8 @@ class ObjectStoreSettings(BaseSettings):
     ``key_prefix`` comes before every key, for sites that share a bucket. ``ca_file`` is a PEM file with
     the authorities to trust instead of the usual ones.
 
-    ``part_size_bytes``: larger objects travel in parts of this size, and one part is what a transfer
-    holds in memory. S3 allows 5 MiB to 5 GiB and 10,000 parts, so the default reaches 78 GiB.
+    ``part_size_bytes``: larger objects travel in parts of this size, and a transfer holds at most
+    two parts in memory. S3 allows 5 MiB to 5 GiB and 10,000 parts, so the default reaches 78 GiB.
 
     ``connect_timeout_seconds`` and ``read_timeout_seconds`` limit each try, ``retries`` is how many more
     follow the first: an address that swallows packets is given up after about 22 s.
