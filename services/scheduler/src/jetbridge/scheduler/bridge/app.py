@@ -1,0 +1,61 @@
+"""The bridge's composition root: connects, subscribes every operation, stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from jetbridge.bus.connection import open_bus
+from jetbridge.bus.rpc import ClaimCheck
+from jetbridge.bus.settings import BusSettings
+from jetbridge.scheduler.bridge.database import Database
+from jetbridge.scheduler.bridge.metrics import BridgeMetrics
+from jetbridge.scheduler.bridge.rpc import Dispatcher, Operation
+from jetbridge.scheduler.bridge.settings import BridgeSettings
+from jetbridge.scheduler.bridge.subscribers import drain, publisher, subscribe
+from jetbridge.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+def operations(_database: Database) -> tuple[Operation[Any], ...]:
+    """Return everything the bridge does; each area adds its own."""
+    return ()
+
+
+@asynccontextmanager
+async def bridge(
+    settings: BridgeSettings, bus_settings: BusSettings, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Answer requests until the block ends; then take no more and finish those in flight."""
+    database = Database(settings.threads)
+    try:
+        async with open_bus(bus_settings, "jetbridge-bridge") as bus:
+            dispatcher = Dispatcher(
+                await ClaimCheck.open(bus), BridgeMetrics(metrics), publisher(bus), settings.threads
+            )
+            subscribe(bus, dispatcher, operations(database), settings.max_waiting)
+            await bus.broker.start()
+            log.info("bridge started", threads=settings.threads)
+            try:
+                yield
+            finally:
+                await drain(bus, dispatcher, settings.drain_seconds)
+    finally:
+        database.close()
+
+
+async def run(settings: BridgeSettings, bus_settings: BusSettings, metrics: Metrics) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with bridge(settings, bus_settings, metrics):
+        await stop.wait()
+    log.info("bridge stopped")

@@ -1,0 +1,28 @@
+"""Everything about the bridge that a deployment may decide, from ``JETBRIDGE_BRIDGE_*``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class BridgeSettings(BaseSettings):
+    """Settings of one bridge process. NATS is in ``BusSettings``, the database in Airflow's configuration."""
+
+    model_config = SettingsConfigDict(env_prefix="JETBRIDGE_BRIDGE_", extra="ignore", frozen=True)
+
+    threads: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Requests handled at the same time, each with one database connection. "
+        "Keep it below [database] sql_alchemy_pool_size + sql_alchemy_max_overflow (5 + 10 in Airflow).",
+    )
+    max_waiting: int = Field(
+        default=256, ge=1, description="Requests that wait for a thread; more wait in NATS' client."
+    )
+    drain_seconds: float = Field(
+        default=20.0, gt=0, description="After SIGTERM: limit for requests in flight to finish."
+    )
+    http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    http_port: int = Field(default=9104, ge=0, le=65535, description="Port of those; 0 takes a free one.")
