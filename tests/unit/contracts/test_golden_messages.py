@@ -5,14 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jetbridge.contracts import api, records
+from jetbridge.contracts import records
 from jetbridge.contracts.envelope import (
     MalformedMessageError,
     UnknownMessageError,
     open_envelope,
     read_body,
 )
-from jetbridge.contracts.schema import MESSAGES
+from jetbridge.contracts.schema import API, MESSAGES
 
 GOLDEN = Path(__file__).with_name("golden")
 BODIES = {body.name(): body for body in MESSAGES}
@@ -42,14 +42,14 @@ def test_record_decodes(name):
 
 @pytest.mark.parametrize("name", golden("api"))
 def test_api_body_decodes(name):
-    types = {body.__name__: body for body in api.ALL_BODIES}
+    types = {body.__name__: body for body in API}
     assert msgspec.json.decode(golden("api")[name].read_bytes(), type=types[name])
 
 
 def test_every_contract_has_a_golden_example():
     assert set(golden("messages")) == set(BODIES)
     assert set(golden("records")) == set(RECORDS)
-    assert set(golden("api")) == {body.__name__ for body in api.ALL_BODIES}
+    assert set(golden("api")) == {body.__name__ for body in API}
 
 
 def test_newer_version_is_an_unknown_name_and_not_a_crash():

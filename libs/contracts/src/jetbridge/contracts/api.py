@@ -21,6 +21,15 @@ CONTRACT = 1
 
 MAX_SLOTS = 10_000
 MAX_QUEUES = 256
+FENCE_SHARE = 0.8
+"""
+Share of ``lease_seconds``, counted from the sending of the last recorded heartbeat, after which an agent
+kills what it still runs. The rest is for the killing: the plane gives the work away when all is over.
+"""
+
+MIN_LEASE_SECONDS = 15.0
+"""Shorter leases would leave less than three seconds for the killing, and no room for a lost heartbeat."""
+
 MAX_WAIT_SECONDS = 60
 """A poll is held at most this long; proxies commonly cut idle requests after 60 s or more."""
 
@@ -82,10 +91,12 @@ class HeartbeatResponse(Response, frozen=True, kw_only=True):
     """
     What is really so. A lease the agent named and ``leases`` lacks is lost: stop it.
 
+    ``recorded`` says that the plane will know of this heartbeat; only then does it prolong the leases.
     ``credential`` is set when the old one is past half its life.
     """
 
     leases: tuple[LeaseId, ...] = ()
+    recorded: bool = False
     credential: str | None = None
     credential_expires_in_seconds: float | None = None
 

@@ -23,11 +23,14 @@ class Outcome(StrEnum):
     How the *process* of a workload ended.
 
     The task's own state travels through Airflow's Execution API and may differ: a task that failed
-    properly reports ``failed`` there and its process still ends with ``succeeded`` here.
+    properly reports ``failed`` there and its process still ends with ``succeeded`` here. ``abandoned`` says
+    that nothing of it runs any more and nobody knows how far it came, because its agent had to let go of it:
+    it may run elsewhere.
     """
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    ABANDONED = "abandoned"
 
 
 class TaskCoordinates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -20,6 +20,7 @@ class ProblemType(Enum):
     NOT_FOUND = ("not-found", 404, "There is nothing at this address")
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address does not take that method")
     AGENT_REPLACED = ("agent-replaced", 409, "Another process registered under this agent's name")
+    NOT_HELD = ("not-held", 409, "This triggerer does not hold these triggers")
     LEASE_LOST = ("lease-lost", 410, "The lease is not held by this agent any more")
     TOO_LARGE = ("too-large", 413, "The request is larger than this operation allows")
     UNSUPPORTED_MEDIA = ("unsupported-media-type", 415, "The body must be application/json")

@@ -6,11 +6,19 @@ from typing import Any
 
 import msgspec
 
-from jetbridge.contracts import api, failover, messages, records, rpc
+from jetbridge.contracts import api, failover, messages, records, rpc, triggering
 from jetbridge.contracts.envelope import Body, Envelope
 
-MESSAGES: tuple[type[Body], ...] = (*messages.ALL_BODIES, *rpc.ALL_BODIES, *failover.ALL_BODIES)
+MESSAGES: tuple[type[Body], ...] = (
+    *messages.ALL_BODIES,
+    *rpc.ALL_BODIES,
+    *failover.ALL_BODIES,
+    *triggering.ALL_BODIES,
+)
 """Every message body of every module; a new module of bodies is added here and nowhere else."""
+
+API: tuple[type[msgspec.Struct], ...] = (*api.ALL_BODIES, *triggering.API_BODIES)
+"""Every body of the Remote Execution API, likewise."""
 
 
 def schema_of(*types: type) -> dict[str, Any]:
@@ -35,7 +43,7 @@ def snapshot() -> dict[str, Any]:
         "records": {
             f"{_name(record)}.v{_version(record)}": schema_of(record) for record in records.ALL_RECORDS
         },
-        "api": {f"v{api.CONTRACT}": schema_of(*api.ALL_BODIES)},
+        "api": {f"v{api.CONTRACT}": schema_of(*API)},
     }
 
 
