@@ -1,0 +1,136 @@
+"""The thread that speaks to the gateway, with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import version
+
+import structlog
+
+from jetbridge.agent.errors import AgentError
+from jetbridge.agent.gateway_client import tls_context
+from jetbridge.agent.link import Link
+from jetbridge.agent.loops import heartbeat_loop
+from jetbridge.agent.session import new_instance
+from jetbridge.agent.side_tasks import SideTasks
+from jetbridge.contracts.api import Offer, RegisterRequest
+from jetbridge.triggerer.calls import TriggererClient, TriggererSession
+from jetbridge.triggerer.conversation import Conversation
+from jetbridge.triggerer.exchange import Exchange
+from jetbridge.triggerer.settings import TriggererSettings
+
+log = structlog.get_logger(__name__)
+
+_JOIN_SECONDS = 5.0
+"""For closing connections; the thread is a daemon, so nothing waits for it longer."""
+
+
+class Network:
+    """Start it after the runner was forked: a process must not fork while it has threads."""
+
+    def __init__(self, settings: TriggererSettings, exchange: Exchange) -> None:
+        self._settings = settings
+        self._exchange = exchange
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = asyncio.Event()
+        self._limit_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="jetbridge-network", daemon=True)
+
+    def start(self) -> None:
+        """Register and begin to talk."""
+        self._thread.start()
+
+    def finish(self, seconds: float) -> None:
+        """Deliver what is left, say goodbye, and end; each may take ``seconds``."""
+        if self._loop is not None and self._thread.is_alive():
+            self._limit_seconds = seconds
+            with suppress(RuntimeError):  # the loop has just ended by itself
+                self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(2 * seconds + _JOIN_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except Exception as error:
+            if not isinstance(error, AgentError):
+                log.exception("the network's thread failed")
+            self._exchange.stop(error)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        settings = self._settings
+        tls = tls_context(settings.ca_file) if settings.gateway.startswith("https:") else None
+        async with TriggererClient(settings.gateway, tls) as client:
+            session = TriggererSession(client, Link(), identity(settings), settings)
+            conversation, tasks = Conversation(session, self._exchange), SideTasks()
+            tasks.run("start of conversation", self._converse(session, conversation, tasks))
+            failure = asyncio.create_task(tasks.failure())
+            over = asyncio.create_task(self._over.wait())
+            try:
+                await asyncio.wait({failure, over}, return_when=asyncio.FIRST_COMPLETED)
+                if failure.done():
+                    await failure
+                with suppress(TimeoutError, AgentError):
+                    await conversation.end(self._limit_seconds)
+            finally:
+                self._exchange.outbox.on_change = _nobody
+                for task in (failure, over):
+                    task.cancel()
+                await tasks.cancel()
+
+    async def _converse(
+        self, session: TriggererSession, conversation: Conversation, tasks: SideTasks
+    ) -> None:
+        await session.register()
+        tasks.run_forever(
+            "heartbeat", heartbeat_loop(session, _Heart(self._settings.capacity, self._exchange))
+        )
+        tasks.run_forever("poll", conversation.poll())
+        tasks.run_forever("deliver", conversation.deliver())
+
+
+class _Heart:
+    """What a triggerer's heartbeats say (``jetbridge.agent.loops.Role``): it has no leases of workloads."""
+
+    def __init__(self, capacity: int, exchange: Exchange) -> None:
+        self._capacity = capacity
+        self._exchange = exchange
+        self.slots_changed = asyncio.Event()
+        self.state_changed = asyncio.Event()
+        self.draining = False
+
+    def free_slots(self) -> int:
+        return max(0, self._capacity - len(self._exchange.running()))
+
+    def leases(self) -> tuple[str, ...]:
+        return ()
+
+    def offered(self, offers: Iterable[Offer]) -> None:
+        """Have no use for offers; none are made to a triggerer."""
+
+    def lost(self, leases: Iterable[str]) -> None:
+        """Have nothing to lose."""
+
+    def held(self, leases: Iterable[str]) -> None:
+        """Have nothing to compare."""
+
+
+def identity(settings: TriggererSettings) -> RegisterRequest:
+    """Return what this process says of itself at its registrations."""
+    return RegisterRequest(
+        name=settings.name,
+        instance=new_instance(),
+        role="triggerer",
+        queues=settings.queues,
+        slots=settings.capacity,
+        labels=settings.labels,
+        software_version=version("jetbridge-triggerer"),
+        site=settings.site,
+    )
+
+
+def _nobody() -> None:
+    """Be nobody's concern."""
