@@ -7,6 +7,7 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 
 from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.subjects import Band
+from jetbridge.scheduler.testing import TOKEN
 
 
 def names(link):
@@ -65,7 +66,7 @@ def test_what_is_published_has_no_token_and_keeps_the_rest(executor, link, queue
     one = queue(task(queue="gpu"))
     executor.heartbeat()
     sent = link.submitted[0].workload
-    assert b"airflow-token-of-the-plane" not in sent.spec
+    assert TOKEN.encode() not in sent.spec
     spec = json.loads(sent.spec)
     assert "token" not in spec
     assert type(one).model_validate({**spec, "token": ""}).ti.id == one.ti.id
@@ -113,7 +114,7 @@ def test_options_that_are_not_understood_fail_the_task_at_once(executor, link, q
 def test_a_workload_the_bus_would_not_take_fails_at_once_and_stops_nothing_else(
     executor, link, queue, task, callback
 ):
-    big = callback(kwargs={"text": "x" * 600_000})
+    big = callback(text="x" * 600_000)
     queue(big, task())
     executor.heartbeat()
     state, info = executor.get_event_buffer()[big.key]

@@ -78,11 +78,16 @@ class RemoteExecutor(BaseExecutor):
     supports_ad_hoc_ti_run = False
 
     def __init__(
-        self, parallelism: int = PARALLELISM, team_name: str | None = None, *, link: Link | None = None
+        self,
+        parallelism: int = PARALLELISM,
+        team_name: str | None = None,
+        *,
+        link: Link | None = None,
+        settings: SchedulerSettings | None = None,
     ) -> None:
         """Make an executor that is not started; ``link`` replaces the one to NATS."""
         super().__init__(parallelism=parallelism, team_name=team_name)
-        self._settings = SchedulerSettings()
+        self._settings = settings or SchedulerSettings()
         self._link = link or BusLink(BusSettings(), self._settings)
         self._outbox = Outbox(self._link)
         self._held: dict[Key, Held] = {}

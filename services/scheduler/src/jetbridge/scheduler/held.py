@@ -20,6 +20,8 @@ class Sight(Enum):
     LEASED = auto()
     """An agent has it, since the last look."""
     FINISHED = auto()
+    RELEASED = auto()
+    """Its agent is lost. Whoever took the lease back has Airflow schedule the task anew."""
     OVERTAKEN = auto()
     """Another scheduler submitted it anew: its life here ended without our seeing the end."""
     MISSING = auto()
@@ -60,6 +62,8 @@ class Held:
     def _look_at_own(self, record: WorkloadRecord) -> Sight:
         if record.state is WorkloadState.FINISHED:
             return Sight.FINISHED
+        if record.state is WorkloadState.RELEASED:
+            return Sight.RELEASED
         if record.state is WorkloadState.LEASED and record.agent != self.agent:
             self.agent = record.agent
             return Sight.LEASED

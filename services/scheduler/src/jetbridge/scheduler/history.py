@@ -3,9 +3,9 @@ Events of the bus as entries of Airflow's audit log, so that a task's history sa
 
 All schedulers share one durable consumer, so each event is written by one of them. What happens to it:
 
-* written: acknowledged once the scheduler has had the time to commit the entry. A crash before that brings
-  the event to the next scheduler; a crash between commit and acknowledgement brings it twice. Entries
-  carry the lease and the time of the event, so that a repetition is recognised by its reader.
+* written: acknowledged once the scheduler has had the time to commit the entry. A stop or a crash before
+  that brings the event to the next scheduler; a crash between commit and acknowledgement brings it twice.
+  Entries carry the lease and the time of the event, so that a repetition is recognised by its reader.
 * unknown or malformed: logged with the reason and acknowledged. It stays in EVENTS for its seven days.
 * no scheduler runs: it waits, for those seven days at most.
 
@@ -25,6 +25,7 @@ from typing import Any
 
 import structlog
 from faststream import AckPolicy
+from faststream.exceptions import NackMessage
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from nats.js.api import ConsumerConfig
 
@@ -66,15 +67,29 @@ class HistoryQueue:
 
     def __init__(self, news: Callable[[], None]) -> None:
         self._news = news
+        self._closed = False
         self._waiting: deque[tuple[HistoryEntry, asyncio.Future[None]]] = deque()
         self._taken: list[asyncio.Future[None]] = []
 
     async def put(self, entry: HistoryEntry) -> None:
-        """Wait until the scheduler has written the entry."""
+        """Wait until the scheduler has written the entry; raises ``NackMessage`` when it will not."""
+        if self._closed:
+            raise NackMessage
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, written))
         self._news()
         await written
+
+    def open(self) -> None:
+        """Take entries."""
+        self._closed = False
+
+    def close(self) -> None:
+        """Give back what is not known to be written. In the loop; FastStream waits for its handlers."""
+        self._closed = True
+        for written in (*self._taken, *(written for _, written in self._waiting)):
+            if not written.done():
+                written.set_exception(NackMessage())
 
     def take(self) -> list[HistoryEntry]:
         """

@@ -98,13 +98,17 @@ class Session:
         self._finished_since.clear()
         self._open.workloads.on_change(self._changed)
         history.subscribe(bus.broker, self.history, self._find_agent)
-        await bus.broker.start()
-        self._opened.set()
-        self._trouble.ends()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._open.workloads.run(), name="workloads")
-            tasks.create_task(self._open.agents.run(), name="agents")
-            tasks.create_task(self._sweep(store), name="sweep")
+        self.history.open()
+        try:
+            await bus.broker.start()
+            self._trouble.ends()
+            self._opened.set()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._open.workloads.run(), name="workloads")
+                tasks.create_task(self._open.agents.run(), name="agents")
+                tasks.create_task(self._sweep(store), name="sweep")
+        finally:
+            self.history.close()
 
     def _find_agent(self, name: str) -> AgentRecord | None:
         found = self._open.agents.get(name) if self._open else None

@@ -1,4 +1,8 @@
-"""A link without a bus, for tests: what was asked of it can be seen, and what it answers be said."""
+"""
+For tests: workloads as Airflow makes them, and a link without a bus.
+
+What was asked of the link can be seen, and what it answers be said.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,61 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
+from airflow.executors.workloads import BundleInfo, ExecuteCallback, ExecuteTask, TaskInstanceDTO
+from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
 
 from jetbridge.bus.workloads import NewWorkload, VersionedWorkload
 from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.records import WorkloadRecord, WorkloadState
 from jetbridge.scheduler.history import HistoryEntry
+
+TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+TOKEN = "airflow-token-of-the-plane"  # noqa: S105 - a marker to search for
+
+
+def make_task(task_id: str = "t", weight: int = 1, queue: str = "default", **ti: Any) -> ExecuteTask:
+    """Return the workload of a task instance; ``ti`` are further fields of Airflow's DTO."""
+    fields: dict[str, Any] = {
+        "id": uuid4(),
+        "dag_id": "d",
+        "run_id": "r",
+        "task_id": task_id,
+        "try_number": 1,
+        "dag_version_id": uuid4(),
+        "pool_slots": 1,
+        "priority_weight": weight,
+        "queue": queue,
+        "context_carrier": {"traceparent": TRACEPARENT},
+    }
+    return ExecuteTask(
+        token=TOKEN,
+        ti=TaskInstanceDTO(**fields | ti),
+        dag_rel_path=Path("d.py"),
+        bundle_info=BundleInfo(name="dags"),
+        log_path=f"dag_id=d/run_id=r/task_id={task_id}/attempt=1.log",
+    )
+
+
+def make_callback(**kwargs: Any) -> ExecuteCallback:
+    """Return the workload of a deadline's callback with these keyword arguments."""
+    data = {
+        "path": "alerts.late",
+        "kwargs": {"context": {"dag_run": {"dag_run_id": "r"}}, **kwargs},
+        "dag_id": "d",
+    }
+    callback = CallbackDTO(id=str(uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data=data)
+    return ExecuteCallback(
+        token=TOKEN,
+        callback=callback,
+        dag_rel_path=Path("d.py"),
+        bundle_info=BundleInfo(name="dags"),
+        log_path="executor_callbacks/d/r/1",
+    )
 
 
 @dataclass
