@@ -95,3 +95,5 @@ $(UV_OWN):
 	@echo "==> installing uv"
 	@python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action ignore \
 	  --target .jetbridge/tools/uv uv==$(UV_VERSION)
+
+include k8s/charts.mk

@@ -1,9 +1,9 @@
 """
-Puts an agent token into a Kubernetes Secret, unless one is there: for trials, so that both charts install by themselves.
+Puts an agent token into a Kubernetes Secret, unless one is there: a trial's charts need no hand between them.
 
-Arguments: namespace and name of the Secret, which exists. Runs in the plane's image as a Job. The token goes from a
-private file to the API server and nowhere else. Dying between the two leaves a token that nobody knows; the next run
-makes another.
+Arguments: namespace and name of the Secret, which exists. Runs in the plane's image as a Job. The token goes
+through one pipe to the API server and nowhere else. Dying between the two leaves a token that nobody knows;
+the next run makes another.
 """
 
 import json
@@ -11,7 +11,6 @@ import os
 import ssl
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,8 @@ def call(method: str, url: str, body: dict[str, Any] | None = None) -> dict[str,
 
 def new_token(name: str) -> str:
     """Have the plane make a token; its expiry is the plane's default."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "token"
-        subprocess.run(["jetbridge", "token", "create", "--name", name, "--output", str(file)], check=True)
-        return file.read_text().strip()
+    command = ["jetbridge", "token", "create", "--name", name]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def main(namespace: str, name: str) -> None:

@@ -1,9 +1,9 @@
 {{/*
 Seconds from SIGTERM to the last report: the drain, then SIGTERM and SIGKILL of what still runs, then the upload of
-logs (15 s) and reports (5 s), then 10 s to spare.
+logs (10 s) and reports (5 s), then 10 s to spare.
 */}}
 {{- define "agents.worker.graceSeconds" -}}
-{{- add (ceil .drainSeconds) (ceil .stopGraceSeconds) 15 5 10 -}}
+{{- add (ceil .drainSeconds) (ceil .stopGraceSeconds) 10 5 10 -}}
 {{- end }}
 
 {{- define "agents.worker.env" -}}
@@ -26,7 +26,6 @@ logs (15 s) and reports (5 s), then 10 s to spare.
 - name: JETBRIDGE_AGENT_PRELOAD
   value: {{ join "," . | quote }}
 {{- end }}
-{{- include "agents.settingsEnv" (dict "prefix" "JETBRIDGE_AGENT_" "settings" $worker.settings) }}
 {{- with $worker.env }}
 {{ toYaml . }}
 {{- end }}

@@ -5,7 +5,6 @@
 core:
   executor: jetbridge.scheduler.executor.RemoteExecutor
   load_examples: "False"
-  execution_api_server_url: http://{{ include "jetbridge.name" (dict "root" . "component" "api-server") }}:{{ .Values.apiServer.service.port }}/execution/
   {{- if and .Values.trial.enabled .Values.trial.openUI }}
   simple_auth_manager_all_admins: "True"
   {{- end }}

@@ -1,0 +1,1 @@
+"""What the tests of the charts share: rendering with Helm, and views of what was rendered."""
