@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -28,8 +29,6 @@ USER = "jetbridge"
 _HOST = "127.0.0.1"
 _DATA, _PASSWORD = "data", "password"
 _INITDB_SECONDS = 120.0
-_UNPRIVILEGED = 1000
-"""The user id postgres believes it has when a root user starts it; any but 0 will do."""
 
 # Durability is worth nothing here: the directory is deleted after the run.
 _SETTINGS = {
@@ -153,7 +152,10 @@ def _as_unprivileged() -> list[str]:
     """
     if os.geteuid() != 0:
         return []
-    prefix = ["unshare", "--user", f"--map-user={_UNPRIVILEGED}", f"--map-group={_UNPRIVILEGED}"]
+    # Any user but root will do, as long as the machine knows a name for it: initdb looks that up.
+    somebody = next((entry for entry in pwd.getpwall() if entry.pw_uid != 0), None)
+    user, group = (somebody.pw_uid, somebody.pw_gid) if somebody else (1000, 1000)
+    prefix = ["unshare", "--user", f"--map-user={user}", f"--map-group={group}"]
     try:
         allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0  # noqa: S603
     except FileNotFoundError:
