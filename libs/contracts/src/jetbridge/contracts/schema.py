@@ -6,19 +6,27 @@ from typing import Any
 
 import msgspec
 
-from jetbridge.contracts import api, failover, messages, records, rpc, triggering
+from jetbridge.contracts import api, dag_processing, failover, messages, records, rpc, triggering
 from jetbridge.contracts.envelope import Body, Envelope
 
 MESSAGES: tuple[type[Body], ...] = (
     *messages.ALL_BODIES,
     *rpc.ALL_BODIES,
     *failover.ALL_BODIES,
+    *dag_processing.ALL_BODIES,
     *triggering.ALL_BODIES,
 )
 """Every message body of every module; a new module of bodies is added here and nowhere else."""
 
-API: tuple[type[msgspec.Struct], ...] = (*api.ALL_BODIES, *triggering.API_BODIES)
+API: tuple[type[msgspec.Struct], ...] = (
+    *api.ALL_BODIES,
+    *dag_processing.API_BODIES,
+    *triggering.API_BODIES,
+)
 """Every body of the Remote Execution API, likewise."""
+
+RECORDS: tuple[type[msgspec.Struct], ...] = (*records.ALL_RECORDS, *dag_processing.ALL_RECORDS)
+"""Every value in a KV bucket, likewise."""
 
 
 def schema_of(*types: type) -> dict[str, Any]:
@@ -40,9 +48,7 @@ def snapshot() -> dict[str, Any]:
     return {
         "envelope": schema_of(Envelope),
         "messages": {_message_name(body): schema_of(body) for body in MESSAGES},
-        "records": {
-            f"{_name(record)}.v{_version(record)}": schema_of(record) for record in records.ALL_RECORDS
-        },
+        "records": {f"{_name(record)}.v{_version(record)}": schema_of(record) for record in RECORDS},
         "api": {f"v{api.CONTRACT}": schema_of(*API)},
     }
 
