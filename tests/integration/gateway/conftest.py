@@ -20,6 +20,7 @@ from jetbridge.bus.connection import open_bus
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import NewWorkload, WorkloadStore
+from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.devstack.tls import make_certificates
 from jetbridge.gateway.gateway import open_gateway
@@ -189,6 +190,7 @@ def tls(certificates):
 @pytest.fixture
 async def start_gateway(bus, nats_url, redis_url, airflow, certificates, jwt_secret_file, tls):
     """Start a gateway; keyword arguments are settings that differ from the tests' own."""
+    assert bus.client.is_connected  # its topology is applied, as before any service
     async with AsyncExitStack() as stack:
 
         async def start(**changes) -> Running:
@@ -341,3 +343,25 @@ def problem():
         return document
 
     return check
+
+
+@pytest.fixture
+def events_of(bus):
+    """Return the types of the events kept about a lease, in order."""
+
+    async def read(lease: LeaseKey | str) -> list[str]:
+        lease = LeaseKey.parse(str(lease))
+        found = []
+        subscription = await bus.js.subscribe("event.workload.*", ordered_consumer=True)
+        try:
+            while True:
+                message = await subscription.next_msg(timeout=0.5)
+                mine = lease.workload_id.encode() in message.data
+                if mine and f'"epoch":{lease.epoch}'.encode() in message.data:
+                    found.append(message.subject.removeprefix("event."))
+        except TimeoutError:
+            return found
+        finally:
+            await subscription.unsubscribe()
+
+    return read

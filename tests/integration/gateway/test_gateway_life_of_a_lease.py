@@ -62,7 +62,7 @@ async def test_a_poll_gets_no_more_offers_than_it_has_slots(agent, store, worklo
     assert first[0]["lease"] != second[0]["lease"]
 
 
-async def test_accept_can_be_repeated_through_any_gateway(agent, start_gateway, store, workload, bus):
+async def test_accept_can_be_repeated_through_any_gateway(agent, start_gateway, store, workload, events_of):
     await store.submit(workload())
     other = await start_gateway()
     (offer,) = (await agent.poll()).json()["offers"]
@@ -73,10 +73,12 @@ async def test_accept_can_be_repeated_through_any_gateway(agent, start_gateway, 
     ]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert len({answer.json()["token"] for answer in answers}) == 1
-    assert await events(bus, offer["lease"]) == ["workload.leased"]
+    assert await events_of(offer["lease"]) == ["workload.leased"]
 
 
-async def test_report_can_be_repeated_and_the_first_one_counts(agent, start_gateway, store, workload, bus):
+async def test_report_can_be_repeated_and_the_first_one_counts(
+    agent, start_gateway, store, workload, events_of
+):
     new = workload()
     await store.submit(new)
     other = await start_gateway()
@@ -85,7 +87,7 @@ async def test_report_can_be_repeated_and_the_first_one_counts(agent, start_gate
     again = await agent.report(lease, other.client, outcome="failed", exit_code=1)
     assert again.status_code == 200
     assert (await store.get(new.workload_id)).record.outcome is Outcome.SUCCEEDED
-    assert await events(bus, lease) == ["workload.leased", "workload.finished"]
+    assert await events_of(lease) == ["workload.leased", "workload.finished"]
 
 
 async def test_nobody_else_can_accept_or_report(agent, make_agent, store, workload, problem):
@@ -129,9 +131,7 @@ async def test_work_that_was_taken_back_is_not_offered(agent, store, workload):
     assert offer["lease"].startswith(wanted.workload_id)
 
 
-async def test_two_gateways_share_the_work_of_a_lane(
-    start_gateway, tokens, queue, make_agent, store, workload
-):
+async def test_two_gateways_share_the_work_of_a_lane(start_gateway, make_agent, store, workload):
     other = await start_gateway()
     one, two = await make_agent(), await make_agent()
     two.client = other.client
@@ -175,19 +175,3 @@ async def test_a_second_poll_replaces_the_first(agent, gateway, eventually):
     second = asyncio.create_task(agent.poll(wait_seconds=0.1))
     assert (await first).json() == {}
     assert (await second).json() == {}
-
-
-async def events(bus, lease: str) -> list[str]:
-    """Return the types of the events kept about a lease, in order."""
-    key = LeaseKey.parse(lease)
-    found = []
-    subscription = await bus.js.subscribe("event.workload.*", ordered_consumer=True)
-    try:
-        while True:
-            message = await subscription.next_msg(timeout=0.5)
-            if key.workload_id.encode() in message.data and f'"epoch":{key.epoch}'.encode() in message.data:
-                found.append(message.subject.removeprefix("event."))
-    except TimeoutError:
-        return found
-    finally:
-        await subscription.unsubscribe()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.errors import NoServersError
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from jetbridge.bus.errors import BusUnavailableError, TopologyError
 from jetbridge.bus.settings import BusSettings
+from jetbridge.telemetry.redaction import redact_text
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +60,23 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
         client = await asyncio.wait_for(broker.connect(), settings.connect_timeout_seconds)
     except (NoServersError, TimeoutError, OSError) as exc:
         await broker.stop()
-        msg = f"no NATS server answers at {settings.url}; is it running and reachable?"
+        msg = f"no NATS server answers at {redact_text(settings.url)}; is it running and reachable?"
         raise BusUnavailableError(msg) from exc
     watch.quiet = False
     try:
         yield Bus(broker, client, client.jetstream(timeout=settings.request_timeout_seconds))
     finally:
         watch.quiet = True
+        await _close(broker, client)
+
+
+async def _close(broker: NatsBroker, client: Client) -> None:
+    """Deliver what is on its way, then close. With the server away there is nobody to deliver to."""
+    try:
         await broker.stop()
+    except NatsError:
+        with suppress(OSError):  # nats-py tries to send what is buffered, over the link that is not there
+            await client.close()
 
 
 class _LinkLog:

@@ -26,8 +26,11 @@ OnChange = Callable[[str, "Versioned[R] | None"], None]
 
 log = structlog.get_logger(__name__)
 
-_CHECK_SECONDS = 5.0
-"""How often a silent watch is checked; also the delay before a failed one is tried again is 1/5 of it."""
+_CHECK_SECONDS = 0.5
+"""
+How often a silent watch looks whether its link is still the same, and the delay before a failed one is
+tried again. Until it notices a new link it misses what changes, a revoked token for example.
+"""
 
 
 class BucketMirror(Generic[R]):
@@ -64,7 +67,7 @@ class BucketMirror(Generic[R]):
             except (NatsError, TimeoutError, OSError) as exc:
                 log.warning("mirror.watch_failed", bucket=self._bucket.name, error=type(exc).__name__)
             self.ready.clear()
-            await asyncio.sleep(_CHECK_SECONDS / 5)
+            await asyncio.sleep(_CHECK_SECONDS)
 
     async def _watch_once(self) -> None:
         reconnects = self._reconnects()

@@ -18,6 +18,9 @@ from jetbridge.gateway.problems import ProblemError
 
 B = TypeVar("B", bound=RequestBody)
 
+_DISCARDED_BYTES = 16 << 20
+"""How much of a refused body is read so that its sender sees the answer; beyond it, it sees a reset."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -44,7 +47,7 @@ class BodyReader(Generic[B]):
         """Return the body; raises the problem to answer with."""
         check_query(request)
         _check_media_type(request)
-        check_length(request, self._max_bytes)
+        await check_length(request, self._max_bytes, self._read_seconds)
         data = b"".join([chunk async for chunk in limited(request, self._max_bytes, self._read_seconds)])
         try:
             body = self._decoder.decode(data)
@@ -63,11 +66,25 @@ def json_response(body: msgspec.Struct) -> Response:
     )
 
 
-def check_length(request: Request, max_bytes: int) -> None:
-    """Refuse a body that says it is larger than ``max_bytes``, before any of it is read."""
+async def check_length(request: Request, max_bytes: int, read_seconds: float) -> None:
+    """Refuse a body that says it is larger than ``max_bytes``."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > max_bytes:
+        await _discard(request, asyncio.get_running_loop().time() + read_seconds)
         raise _too_large(max_bytes)
+
+
+async def _discard(request: Request, deadline: float) -> None:
+    """
+    Read on without keeping anything, within limits.
+
+    Closing a connection on which the client still sends makes its system throw the answer away unread.
+    """
+    left, more = _DISCARDED_BYTES, True
+    while more and left > 0:
+        message = await _next(request, deadline)
+        left -= len(message.get("body", b""))
+        more = message.get("more_body", False)
 
 
 async def limited(request: Request, max_bytes: int, read_seconds: float) -> AsyncIterator[bytes]:
@@ -83,6 +100,8 @@ async def limited(request: Request, max_bytes: int, read_seconds: float) -> Asyn
         chunk, more = message.get("body", b""), message.get("more_body", False)
         received += len(chunk)
         if received > max_bytes:
+            if more:
+                await _discard(request, deadline)
             raise _too_large(max_bytes)
         yield chunk
 
