@@ -16,13 +16,14 @@ from jetbridge.contracts.api import (
     RegisterResponse,
 )
 from jetbridge.contracts.messages import AgentRegistered
+from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.records import AgentRecord, TokenRecord
 from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.presence import Presence
-from jetbridge.gateway.problems import unavailable
+from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ class AgentDesk:
 
         Dying after the record: the retry writes it again. Dying after the event: the retry's has the same id.
         """
+        if request.name.endswith("\n"):  # in a regular expression, $ also matches before a last line break
+            raise ProblemError(ProblemType.MALFORMED, "An agent's name holds no line break.")
         await self.store.register(_record(request, token))
         event = AgentRegistered(
             agent=request.name, role=request.role, queues=request.queues, token_id=token.id

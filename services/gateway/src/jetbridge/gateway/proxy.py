@@ -98,7 +98,7 @@ class Proxy:
                 request.method,
                 URL(self.settings.airflow_base + target, encoded=True),
                 headers=CIMultiDict(headers),
-                data=self._body(request),
+                data=await self._body(request),
                 allow_redirects=False,
             )
         except TimeoutError as exc:
@@ -110,12 +110,13 @@ class Proxy:
         self.metrics.proxied.labels(request.method, str(answer.status)).observe(time.perf_counter() - started)
         return _Relay(answer)
 
-    def _body(self, request: Request) -> AsyncIterator[bytes] | None:
+    async def _body(self, request: Request) -> AsyncIterator[bytes] | None:
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         if not has_body or request.headers.get("content-length") == "0":
             return None
-        check_length(request, self.settings.max_execution_body_bytes)
-        return limited(request, self.settings.max_execution_body_bytes, self.settings.read_seconds)
+        limits = self.settings.max_execution_body_bytes, self.settings.read_seconds
+        await check_length(request, *limits)
+        return limited(request, *limits)
 
 
 class _Relay(Response):

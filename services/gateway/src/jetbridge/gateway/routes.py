@@ -147,11 +147,16 @@ async def _agent(gateway: Gateway, request: Request) -> Caller:
 
 
 def _lease(request: Request, caller: Caller) -> LeaseKey:
+    text = request.path_params["lease"]
     try:
-        lease = LeaseKey.parse(request.path_params["lease"])
-    except InvalidIdError as exc:
-        raise ProblemError(ProblemType.NOT_FOUND, f"There is no such lease: {exc}.") from exc
-    structlog.contextvars.bind_contextvars(agent=caller.name, lease=str(lease))
+        lease = LeaseKey.parse(text)
+    except InvalidIdError:
+        lease = None
+    if lease is None or str(lease) != text:  # a line break at its end passes the pattern
+        raise ProblemError(
+            ProblemType.NOT_FOUND, "There is no such lease; its id is '<workload uuid>.<epoch>'."
+        )
+    structlog.contextvars.bind_contextvars(agent=caller.name, lease=text)
     return lease
 
 
