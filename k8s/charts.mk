@@ -11,8 +11,8 @@ CHARTS_PYTEST := $(CHARTS_ENV)/bin/python -m pytest -p no:cacheprovider $(PYTEST
 charts: $(CHARTS_READY) ## Check charts, images and Tiltfile: lint, schemas, policies, wiring, golden renders
 	@$(CHARTS_PYTEST) tests/charts
 
-.PHONY: charts-update
-charts-update: $(CHARTS_READY) ## Write the golden renders anew; review the difference
+.PHONY: golden
+golden: $(CHARTS_READY) ## Write the golden renders anew; review the difference
 	@$(CHARTS_PYTEST) --quiet --update-golden tests/charts/test_golden.py
 	@git diff --stat -- 'k8s/charts/*/golden'
 

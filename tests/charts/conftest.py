@@ -47,3 +47,15 @@ def plane_trial() -> Scenario:
 def agents_trial() -> Scenario:
     """Return the trial of the agents."""
     return next(s for s in scenarios() if str(s) == "jetbridge-agents:trial")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    called = [report for report in reports if getattr(report, "when", "") == "call"]
+    properties = [p for report in called for p in report.user_properties]
+    sizes = [text for name, text in properties if name == "size"]
+    if sizes:
+        terminalreporter.section("sizes of the images' environments, bytecode included")
+        for text in sizes:
+            terminalreporter.write_line(text)

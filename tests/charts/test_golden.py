@@ -12,7 +12,7 @@ def test_render_is_the_golden_one(scenario: Scenario, request: pytest.FixtureReq
     if request.config.getoption("--update-golden"):
         scenario.golden.write_text(text)
     kept = scenario.golden.read_text() if scenario.golden.exists() else ""
-    assert text == kept, "the render moved: look at it, then `make charts-update` and commit the difference"
+    assert text == kept, "the render moved: look at it, then `make golden` and commit the difference"
 
 
 def test_no_golden_render_is_left_over() -> None:

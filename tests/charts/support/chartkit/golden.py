@@ -9,7 +9,7 @@ import yaml
 
 from chartkit.rendering import Manifest, Scenario, manifests, rendered_files, title
 
-_HEAD = "# Rendered from {values} by `make charts-update`. Compared by `make charts`; not for installing.\n"
+_HEAD = "# Rendered from {values} by `make golden`. Compared by `make charts`; not for installing.\n"
 
 
 def golden_text(scenario: Scenario) -> str:
