@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from nats.js.errors import NoKeysError
-
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.settings import BusSettings
 
 
-def agents(nats_url: str) -> set[str]:
-    """Return the names of the agents that ever registered."""
-    return asyncio.run(_agents(nats_url))
+def is_registered(nats_url: str, agent: str) -> bool:
+    """Whether an agent of this name ever registered."""
+    return asyncio.run(_is_registered(nats_url, agent))
 
 
-async def _agents(nats_url: str) -> set[str]:
+async def _is_registered(nats_url: str, agent: str) -> bool:
+    # A get by name; listing all would leave a consumer behind for each look, and those are limited.
     async with open_bus(BusSettings(url=nats_url), "jetbridge-devstack") as bus:
         store = await AgentStore.open(bus)
-        try:
-            return set(await store.bucket.kv.keys())
-        except NoKeysError:
-            return set()
+        return await store.get(agent) is not None

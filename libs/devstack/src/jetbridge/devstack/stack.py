@@ -225,7 +225,7 @@ class DevStack:
             self._say(f"agent {name} is registered for {', '.join(agent.spec.queues)}")
 
     def _is_registered(self, name: str) -> Probe:
-        return lambda: name in registry.agents(self.nats.url)
+        return lambda: registry.is_registered(self.nats.url, name)
 
 
 def _new_directory(label: str) -> Path:
