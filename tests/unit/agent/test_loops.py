@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
 from jetbridge.agent import loops
 from jetbridge.agent.loops import heartbeat_loop, poll_loop
-from jetbridge.contracts.api import HeartbeatRequest, PollResponse
+from jetbridge.contracts.api import FENCE_SHARE, MIN_LEASE_SECONDS, HeartbeatRequest, PollResponse
+from jetbridge.contracts.problems import ProblemType
 
 
 class FakeRole:
     """A role that remembers what it was told."""
 
     def __init__(self):
+        self.told_until = []
         self.slots_changed = asyncio.Event()
         self.state_changed = asyncio.Event()
         self.draining = False
@@ -38,6 +41,9 @@ class FakeRole:
 
     def held(self, leases):
         self.told_held.append(tuple(leases))
+
+    def prolonged(self, until):
+        self.told_until.append(until)
 
     def set_free(self, free):
         self.free = free
@@ -82,6 +88,36 @@ async def test_a_named_lease_that_the_answer_lacks_is_lost(session, gateway, rol
         await gateway.until(lambda: len(role.told_held) >= 2)
     assert set(role.told_lost) == {GONE}
     assert role.told_held[0] == (lease,)
+
+
+async def test_a_recorded_heartbeat_prolongs_from_the_moment_it_was_sent(session, gateway, role):
+    before = time.monotonic()
+    async with looping(heartbeat_loop(session, role)):
+        await gateway.until(lambda: role.told_until)
+    sent = role.told_until[0] - FENCE_SHARE * session.plan.lease_seconds
+    assert before <= sent <= time.monotonic()
+
+
+async def test_the_lost_tries_of_a_heartbeat_do_not_count_as_sent(session, gateway, role):
+    gateway.problems["heartbeat"] = [ProblemType.UNAVAILABLE] * 3
+    async with looping(heartbeat_loop(session, role)):
+        await gateway.until(lambda: len(gateway.called("heartbeat")) >= 3)
+        third = time.monotonic()
+        await gateway.until(lambda: role.told_until)
+    assert role.told_until[0] >= third - 30 + FENCE_SHARE * session.plan.lease_seconds
+
+
+async def test_a_heartbeat_that_was_not_recorded_prolongs_nothing(session, gateway, role):
+    gateway.records = False
+    async with looping(heartbeat_loop(session, role)):
+        await gateway.until(lambda: len(role.told_held) >= 3)
+    assert role.told_until == []
+
+
+@pytest.mark.parametrize("lease_seconds", [MIN_LEASE_SECONDS, 20.0, 120.0, 3600.0, 86400.0])
+def test_an_agent_always_has_time_to_kill_before_the_plane_gives_its_work_away(lease_seconds):
+    kill_seconds = 2.0  # SIGKILL takes milliseconds; a loaded machine may take longer to schedule it
+    assert FENCE_SHARE * lease_seconds + kill_seconds < lease_seconds
 
 
 async def test_a_change_of_state_is_told_at_once(session, gateway, role):

@@ -24,6 +24,7 @@ class FakeProcesses:
         self.up.set()
         self.orders = {}
         self.stopped = []
+        self.held_until = []
         self.ends = {}
         self.most_at_once = 0
         self.closed = False
@@ -43,7 +44,11 @@ class FakeProcesses:
     async def wait_ready(self):
         await self.up.wait()
 
-    async def run(self, order):
+    async def hold(self, until):
+        self.held_until.append(until)
+
+    async def run(self, order, until):
+        assert until > 0
         self.orders[order.lease] = order
         ended = self.ends.setdefault(order.lease, asyncio.get_running_loop().create_future())
         self.most_at_once = max(self.most_at_once, sum(not end.done() for end in self.ends.values()))
@@ -123,5 +128,5 @@ async def worker(idle_worker):
     """A worker that runs and is known to the gateway."""
     idle_worker.start()
     gateway = idle_worker.gateway
-    await gateway.until(lambda: gateway.called("poll") and gateway.called("heartbeat"))
+    await gateway.until(lambda: gateway.called("poll") and idle_worker.processes.held_until)
     return idle_worker

@@ -55,6 +55,25 @@ async def test_an_accept_the_gateway_refuses_costs_nothing_else(worker, gateway)
     assert len(gateway.called("accept")) == 1
 
 
+async def test_without_recorded_heartbeats_no_work_is_taken(idle_worker, gateway):
+    gateway.records = False
+    idle_worker.start()
+    await gateway.offer()
+    await gateway.until(lambda: len(gateway.called("heartbeat")) > 5 and gateway.called("poll"))
+    assert {call.body.free_slots for call in gateway.called("poll")} == {0}
+    assert not gateway.called("accept")
+    gateway.records = True
+    await gateway.until(lambda: gateway.called("accept"))
+
+
+async def test_what_the_fork_server_gave_up_is_reported_as_abandoned(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    worker.processes.end(lease, Outcome.ABANDONED, exit_code=-9, reason="no contact")
+    await gateway.until(lambda: lease in gateway.reports)
+    assert gateway.reports[lease].outcome is Outcome.ABANDONED
+
+
 async def test_never_more_than_the_slots(worker, gateway):
     leases = [await gateway.offer() for _ in range(7)]
     for done in range(7):
@@ -167,7 +186,7 @@ async def test_leases_of_a_worker_that_was_killed_are_reported_by_the_next(worke
     lease = await gateway.offer()
     gateway.held[lease] = gateway.offers.pop(lease)
     await gateway.until(lambda: lease in gateway.reports)
-    assert gateway.reports[lease].outcome is Outcome.FAILED
+    assert gateway.reports[lease].outcome is Outcome.ABANDONED
     assert gateway.reports[lease].reason == DISOWNED
     assert lease not in worker.processes.orders
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from jetbridge.agent.session import Session
 from jetbridge.agent.waiting import running, wait_at_most
-from jetbridge.contracts.api import HeartbeatRequest, Offer, PollRequest, PollResponse
+from jetbridge.contracts.api import FENCE_SHARE, HeartbeatRequest, Offer, PollRequest, PollResponse
 
 HEARTBEAT_JITTER = 0.2
 """Share of the interval by which a heartbeat may come early or late, so that agents spread out."""
@@ -59,16 +59,26 @@ class Role(Protocol):
         """Compare with all leases the gateway says this agent holds; it may know more than the agent."""
         ...
 
+    def prolonged(self, until: float) -> None:
+        """Note that leases are good until then (monotonic clock); what still runs later must be killed."""
+        ...
+
 
 async def heartbeat_loop(session: Session, role: Role) -> None:
     """Send a heartbeat every interval, and at once when the role's state changes; act on the answers."""
+    sent_at = 0.0
+
+    def heartbeat() -> HeartbeatRequest:
+        nonlocal sent_at
+        sent_at = time.monotonic()
+        return HeartbeatRequest(free_slots=role.free_slots(), leases=role.leases(), draining=role.draining)
+
     while True:
         role.state_changed.clear()
-        request, answer = await session.heartbeat(
-            lambda: HeartbeatRequest(
-                free_slots=role.free_slots(), leases=role.leases(), draining=role.draining
-            )
-        )
+        request, answer = await session.heartbeat(heartbeat)
+        if answer.recorded:
+            # Counted from the sending: whenever the plane begins to count, it is later than that.
+            role.prolonged(sent_at + FENCE_SHARE * session.plan.lease_seconds)
         # Only what was named can be missing: a lease accepted since then is simply not in this answer.
         role.lost(set(request.leases) - set(answer.leases))
         role.held(answer.leases)

@@ -73,6 +73,8 @@ class FakeGateway:
     credential: str = ""
     replaced: bool = False
     down: bool = False
+    records: bool = True
+    """Whether heartbeats are recorded: without Redis they are answered, and prolong nothing."""
     answers_lost: Counter[str] = field(default_factory=Counter)
     """How many more answers of each operation are lost *after* the operation took effect."""
     problems: dict[str, list[ProblemType]] = field(default_factory=lambda: defaultdict(list))
@@ -174,7 +176,7 @@ class FakeGateway:
     async def _heartbeat(self, target: str, bearer: str, body: bytes) -> HeartbeatResponse:
         self._authenticate(bearer)
         self._note("heartbeat", target, msgspec.json.decode(body, type=HeartbeatRequest))
-        return HeartbeatResponse(leases=tuple(self.held))
+        return HeartbeatResponse(leases=tuple(self.held), recorded=self.records)
 
     async def _poll(self, target: str, bearer: str, body: bytes) -> PollResponse:
         self._authenticate(bearer)

@@ -249,6 +249,20 @@ class WorkloadStore:
         msg = f"workload {workload_id}: the record keeps changing under the removal"
         raise ConflictError(msg)
 
+    async def abandon(self, lease: LeaseKey, agent: str, reason: str) -> WorkloadRecord:
+        """
+        Record that ``agent`` let go of a lease: it is released, or failed if the task asked for that.
+
+        Repeating it is harmless. Raises :class:`LeaseLostError` when ``agent`` does not hold the lease.
+        """
+        current = await self.get(lease.workload_id)
+        if current is None or current.record.agent != agent or current.record.epoch != lease.epoch:
+            msg = f"lease {lease} is not held by agent {agent!r}"
+            raise LeaseLostError(msg)
+        if current.record.on_agent_lost is OnAgentLost.FAIL:
+            return await self.finish(lease, agent, Outcome.FAILED, None, reason)
+        return await self.release(lease, reason)
+
     async def remove_released(self, lease: LeaseKey) -> None:
         """Delete the record of a released lease; anything newer under the same workload id stays."""
         current = await self.get(lease.workload_id)

@@ -47,7 +47,9 @@ class LeaseKey(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> LeaseKey:
         """Read ``<workload id>.<epoch>``; raises :class:`InvalidIdError` on anything else."""
-        if not re.match(LEASE_ID_PATTERN, text):
+        if not re.fullmatch(LEASE_ID_PATTERN, text) or text.endswith(
+            "\n"
+        ):  # $ also matches before a last one
             msg = "a lease id is '<workload uuid>.<epoch>'"
             raise InvalidIdError(msg)
         workload_id, _, epoch = text.rpartition(".")

@@ -73,12 +73,13 @@ class AgentDesk:
         """
         if not self.contact.in_touch:
             raise unavailable("The gateway has no contact to NATS, so it cannot confirm leases.")
-        self.presence.note(caller.record, request)
+        recorded = await self.presence.record(caller.record, request)
         lost = await self.holdings.lost(caller.name, request.leases)
         held = self.holdings.held_by(caller.name) | (set(request.leases) - lost)
         renewed = self._renewed(caller)
         return HeartbeatResponse(
             leases=tuple(sorted(held)),
+            recorded=recorded,
             credential=renewed,
             credential_expires_in_seconds=self.settings.credential_seconds if renewed else None,
         )

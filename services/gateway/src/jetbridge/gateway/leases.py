@@ -58,14 +58,17 @@ async def report(store: WorkloadStore, lease: LeaseKey, agent: str, request: Rep
 
     Raises ``LeaseLostError``, ``ConflictError`` and ``BusUnavailableError``.
     """
-    record = await store.finish(lease, agent, request.outcome, request.exit_code, request.reason)
+    if request.outcome is Outcome.ABANDONED:
+        record = await store.abandon(lease, agent, request.reason)
+    else:
+        record = await store.finish(lease, agent, request.outcome, request.exit_code, request.reason)
     event = WorkloadFinished(
         workload_id=lease.workload_id,
         epoch=lease.epoch,
         agent=agent,
         queue=record.queue,
         coordinates=record.coordinates,
-        outcome=record.outcome or Outcome.FAILED,
+        outcome=record.outcome or request.outcome,
         exit_code=record.exit_code,
         reason=record.reason,
     )

@@ -3,7 +3,7 @@ Presence in Redis: when each agent's process was last heard of, what it said, an
 
 The sorted sets are described in ``jetbridge.contracts.presence``. ``jetbridge:presence:<agent>`` is a hash
 with what the last heartbeat said, for people and dashboards. All of it is volatile: nothing durable depends
-on it, and an answer to an agent never waits for it.
+on it. An agent is told whether its heartbeat was written, because only then may it count on its leases.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ DETAILS_LIFE_SECONDS = 24 * 3600
 
 _RETRY_SECONDS = 1.0
 
+_RECORD_SECONDS = 2.0
+"""How long an agent's answer waits for the write. Later it is told that nothing was recorded."""
+
 Details = dict[Any, Any]
 """Field to value, each text or number; redis-py's own type of it cannot be written without a cast."""
 
@@ -56,11 +59,22 @@ class Presence:
         self._gateway = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._heard: dict[str, int] = {}
         self._details: dict[str, Details] = {}
+        self._waiting: list[asyncio.Future[bool]] = []
         self._something = asyncio.Event()
         self._reported = False
 
-    def note(self, agent: AgentRecord, heartbeat: HeartbeatRequest) -> None:
-        """Take in a heartbeat; it is written soon."""
+    async def record(self, agent: AgentRecord, heartbeat: HeartbeatRequest) -> bool:
+        """Have a heartbeat written, and say whether it was."""
+        self._note(agent, heartbeat)
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(written)
+        self._something.set()
+        try:
+            return await asyncio.wait_for(written, _RECORD_SECONDS)
+        except TimeoutError:
+            return False
+
+    def _note(self, agent: AgentRecord, heartbeat: HeartbeatRequest) -> None:
         now = _milliseconds()
         self._heard[member_of(agent.name, agent.instance)] = now
         self._details[agent.name] = {
@@ -73,13 +87,17 @@ class Presence:
             "leases": len(heartbeat.leases),
             "draining": int(heartbeat.draining),
         }
-        self._something.set()
 
     async def run(self) -> None:
         """Write heartbeats, and that this gateway takes them, until cancelled."""
         try:
             while True:
-                if not await self._write():
+                waiting, self._waiting = self._waiting, []
+                written = await self._write()
+                for answer in waiting:
+                    if not answer.done():  # whoever asked may have gone
+                        answer.set_result(written)
+                if not written:
                     await asyncio.sleep(_RETRY_SECONDS)
                 await self._wait()
         finally:

@@ -171,7 +171,7 @@ class RemoteExecutor(BaseExecutor):
                 self.running_state(key, held.agent)
             case Sight.FINISHED if current is not None:
                 self._end(key, current)
-            case Sight.OVERTAKEN:
+            case Sight.OVERTAKEN | Sight.RELEASED:
                 del self._held[key]
                 self.running.discard(key)
             case Sight.MISSING:

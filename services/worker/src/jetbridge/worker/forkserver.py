@@ -36,11 +36,14 @@ import psutil
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, hide_memory
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import frames
-from jetbridge.worker.frames import Exited, HungUpError, Ready, Start, Started, Stop
+from jetbridge.worker.frames import Exited, Hold, HungUpError, Ready, Start, Started, Stop
 from jetbridge.worker.supervisor import supervise
 
 SWEEP_DELAY_SECONDS = 0.25
 """Looking for leftovers reads all of /proc, so a burst of ending workloads shares one look."""
+
+
+FENCED = "the worker had no contact to the plane until its lease was over, so it killed the task"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class ForkServer:
         self._server = server
         self._workloads: dict[int, Workload] = {}
         self._later = sched.scheduler(time.monotonic)
+        self._held_until = 0.0
+        self._fence_is_set = False
+        self._fenced: set[int] = set()
         self._sweep_is_due = False
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -105,12 +111,32 @@ class ForkServer:
 
     def _on_command(self) -> None:
         command, order = frames.receive_command(self._control)
-        if isinstance(command, Stop):
+        if isinstance(command, Hold):
+            self._hold(command.until)
+        elif isinstance(command, Stop):
             self._stop(command)
         elif order is None:
             self._refuse(command, "the agent sent no order along")
         else:
+            self._hold(command.until)
             self._start(command, order)
+
+    # -- the fence
+
+    def _hold(self, until: float) -> None:
+        self._held_until = max(self._held_until, until)
+        if not self._fence_is_set:
+            self._fence_is_set = True
+            self._later.enterabs(self._held_until, 0, self._fence)
+
+    def _fence(self) -> None:
+        """Kill everything once the leases are over; no SIGTERM, which a task may take its time to answer."""
+        self._fence_is_set = False
+        if time.monotonic() < self._held_until:
+            self._hold(self._held_until)
+            return
+        self._fenced.update(self._workloads)
+        _kill(psutil.Process().children(recursive=True))
 
     def _refuse(self, command: Start, reason: str) -> None:
         self.tell(Exited(lease=command.lease, outcome=Outcome.FAILED, reason=reason))
@@ -155,8 +181,16 @@ class ForkServer:
                 pid, status = ended
                 workload = self._workloads.pop(pid, None)
                 if workload is not None:
-                    self.tell(_end_of(workload, os.waitstatus_to_exitcode(status)))
+                    self.tell(self._end_of(workload, os.waitstatus_to_exitcode(status)))
                 self._sweep_soon()
+
+    def _end_of(self, workload: Workload, status: int) -> Exited:
+        how = _end_of(workload, status)
+        if workload.pid not in self._fenced:
+            return how
+        self._fenced.remove(workload.pid)
+        # What its result may say does not count: the plane could not hear the task's own report either.
+        return Exited(lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=FENCED)
 
     def _sweep_soon(self) -> None:
         if not self._sweep_is_due:

@@ -25,7 +25,7 @@ import structlog
 from jetbridge.agent.errors import AgentError
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import frames
-from jetbridge.worker.frames import Exited, HungUpError, Order, Ready, Start, Started, Stop
+from jetbridge.worker.frames import Exited, Hold, HungUpError, Order, Ready, Start, Started, Stop
 
 log = structlog.get_logger(__name__)
 
@@ -97,16 +97,20 @@ class Incarnation:
             )
         return cls(process, ours)
 
-    async def run(self, order: Order) -> Exited:
+    async def run(self, order: Order, until: float) -> Exited:
         """Run an order and return how it ended, which may be with this process."""
         ended: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
         self._running[order.lease] = ended
         descriptor = frames.write_order(order)
         try:
-            await self._send(Start(lease=order.lease), descriptor)
+            await self._send(Start(lease=order.lease, until=until), descriptor)
         finally:
             os.close(descriptor)
         return await ended
+
+    async def hold(self, until: float) -> None:
+        """Say until when the leases are good."""
+        await self._send(Hold(until=until))
 
     async def stop(self, lease: str, grace_seconds: float) -> None:
         """Have a workload end; nothing happens when it already has."""
@@ -221,11 +225,16 @@ class ForkServerKeeper:
         """Wait until workloads can be started."""
         await self._up.wait()
 
-    async def run(self, order: Order) -> Exited:
+    async def run(self, order: Order, until: float) -> Exited:
         """Run an order and return how it ended; for when the fork server was ready a moment ago."""
         if self._current is None:
             raise RuntimeError("the fork server was never started")
-        return await self._current.run(order)
+        return await self._current.run(order, until)
+
+    async def hold(self, until: float) -> None:
+        """Say until when the leases are good; everything is killed when that passes."""
+        if self._current is not None:
+            await self._current.hold(until)
 
     async def stop(self, lease: str, grace_seconds: float) -> None:
         """Have a workload end: SIGTERM, and SIGKILL ``grace_seconds`` later."""

@@ -28,9 +28,14 @@ MAX_REASON_LENGTH = 1024
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """To the fork server: fork a supervisor. One descriptor, of its :class:`Order`, comes along."""
+    """
+    To the fork server: fork a supervisor. One descriptor, of its :class:`Order`, comes along.
+
+    ``until`` is as in :class:`Hold`, for a fork server that has not been told yet.
+    """
 
     lease: str
+    until: float
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -38,6 +43,17 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
 
     lease: str
     grace_seconds: float
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
+    """
+    To the fork server: all leases are good until ``until`` (CLOCK_MONOTONIC, the same for all processes).
+
+    When that passes without another such frame the fork server kills everything by itself, even when the
+    agent is stopped or stuck.
+    """
+
+    until: float
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
@@ -87,7 +103,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-Command = Start | Stop
+Command = Start | Stop | Hold
 Event = Ready | Started | Exited
 
 _encoder = msgspec.json.Encoder()

@@ -14,6 +14,7 @@ away no new work comes anyway. The lease stays held, and in heartbeats, until th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -63,8 +64,12 @@ class Processes(Protocol):
         """Wait until workloads can be started."""
         ...
 
-    async def run(self, order: Order) -> Exited:
-        """Run a workload and return how it ended."""
+    async def run(self, order: Order, until: float) -> Exited:
+        """Run a workload and return how it ended; it is killed when ``until`` passes without a ``hold``."""
+        ...
+
+    async def hold(self, until: float) -> None:
+        """Say until when the leases are good (monotonic clock)."""
         ...
 
     async def stop(self, lease: str, grace_seconds: float) -> None:
@@ -125,6 +130,7 @@ class Worker:
         self._table: dict[str, Lease] = {}
         self._unknown: frozenset[str] = frozenset()
         self._terminated_because = ""
+        self._good_until = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         self.slots_changed = asyncio.Event()
@@ -135,8 +141,8 @@ class Worker:
 
     def free_slots(self) -> int:
         """Return how many offers could be accepted now."""
-        if self.draining or not self._processes.ready:
-            return 0
+        if self.draining or not self._processes.ready or time.monotonic() >= self._good_until:
+            return 0  # without recorded heartbeats the plane may already be taking leases back
         return max(0, self._slots - sum(lease.state in TAKES_A_SLOT for lease in self._table.values()))
 
     def leases(self) -> tuple[str, ...]:
@@ -173,6 +179,13 @@ class Worker:
             self._enter(lease)
             self._tasks.run(f"disown {lease_id}", self._disown(lease))
         self._unknown = unknown
+
+    def prolonged(self, until: float) -> None:
+        """Let what runs go on until then. The fork server keeps the time, in case this process hangs."""
+        if self._good_until <= time.monotonic():
+            self._note_slots()
+        self._good_until = max(self._good_until, until)
+        self._tasks.run("hold", self._processes.hold(self._good_until))
 
     # -- life and death, see jetbridge.agent.runtime.RunningRole
 
@@ -253,7 +266,8 @@ class Worker:
         await first(self._processes.wait_ready(), lease.stopped.wait())
         if lease.stopped.is_set():
             return Exited(lease=lease.id, outcome=Outcome.FAILED, reason="stopped before it was started")
-        return await self._processes.run(Order(lease=lease.id, spec=offer.spec, token=token))
+        order = Order(lease=lease.id, spec=offer.spec, token=token)
+        return await self._processes.run(order, self._good_until)
 
     def _stop(self, lease: Lease, state: State) -> None:
         lease.state = state
@@ -279,7 +293,7 @@ class Worker:
 
     async def _disown(self, lease: Lease) -> None:
         try:
-            await self._report(lease, Exited(lease=lease.id, outcome=Outcome.FAILED, reason=DISOWNED))
+            await self._report(lease, Exited(lease=lease.id, outcome=Outcome.ABANDONED, reason=DISOWNED))
         finally:
             self._leave(lease)
 
