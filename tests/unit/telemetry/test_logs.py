@@ -27,12 +27,19 @@ MASKED = "jb_0123456789ab_***"
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
-    before = (list(root.handlers), root.level, sys.excepthook, threading.excepthook)
+    loggers = [root, *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    hooks = (sys.excepthook, threading.excepthook)
+    configured, configuration = structlog.is_configured(), structlog.get_config()
     yield
     logging.captureWarnings(capture=False)
-    root.handlers[:], sys.excepthook, threading.excepthook = before[0], before[2], before[3]
-    root.setLevel(before[1])
+    sys.excepthook, threading.excepthook = hooks
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
     structlog.reset_defaults()
+    if configured:
+        structlog.configure(**configuration)
     structlog.contextvars.clear_contextvars()
 
 
@@ -69,6 +76,16 @@ def test_stdlib_records_are_routed_with_their_extra_fields(lines: Callable[[], l
     logging.getLogger("uvicorn.error").error("port %d is taken", 80, extra={"port": 80})
     (line,) = lines()
     assert (line["event"], line["port"], line["logger"]) == ("port 80 is taken", 80, "uvicorn.error")
+
+
+def test_a_library_with_handlers_of_its_own_cannot_write_past_the_masking() -> None:
+    logger, own, stream = logging.getLogger("stubborn.library"), StringIO(), StringIO()
+    logger.addHandler(logging.StreamHandler(own))
+    logger.propagate = False
+    configure_logging("gateway", TelemetrySettings(), stream=stream)
+    logger.error("refused %s", TOKEN)
+    assert own.getvalue() == ""
+    assert json.loads(stream.getvalue())["event"] == "refused " + MASKED
 
 
 def test_levels_and_chatty_libraries_are_filtered(lines: Callable[[], list[dict[str, Any]]]) -> None:

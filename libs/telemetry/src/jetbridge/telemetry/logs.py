@@ -38,7 +38,8 @@ def configure_logging(
     Every line carries ``service``, ``timestamp`` (ISO 8601, UTC), ``level``, ``logger``, ``event``,
     what ``structlog.contextvars`` has bound, and ``trace_id`` and ``span_id`` inside a span.
     Secrets are masked (see ``redaction``). Uncaught exceptions of any thread are logged too.
-    Run uvicorn with ``log_config=None``, so that its loggers reach this handler.
+    Handlers that libraries attached to their loggers before are removed; run uvicorn with
+    ``log_config=None``, or it attaches its own afterwards.
 
     :param service: short name, for example ``gateway``
     :param settings: read from the environment when not given
@@ -116,6 +117,11 @@ def _route_stdlib(formatter: logging.Formatter, level: int, stream: TextIO) -> N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for existing in root.manager.loggerDict.values():
+        # A library that brought its own handlers (uvicorn does) would write past the masking.
+        if isinstance(existing, logging.Logger):
+            existing.handlers.clear()
+            existing.propagate = True
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
 
