@@ -85,6 +85,13 @@ def test_the_scheduler_commits_events_and_log_entries_between_two_heartbeats():
     assert all(source.count(call) == 1 for call in order)
 
 
+def test_the_scheduler_drops_log_entries_before_it_saves_them():
+    """Once this fails, ``RemoteExecutor._kept_alive`` can go."""
+    source = inspect.getsource(SchedulerJobRunner._process_task_event_logs)
+    assert "objects = (log_records.popleft() for _ in range(len(log_records)))" in source
+    assert "session.bulk_save_objects(objects=objects, preserve_order=False)" in source
+
+
 def test_the_scheduler_ends_a_task_without_heartbeat_through_change_state():
     source = inspect.getsource(SchedulerJobRunner._purge_task_instances_without_heartbeats)
     assert "executor.change_state(ti.key, TaskInstanceState.FAILED, remove_running=True)" in source

@@ -28,6 +28,7 @@ from typing import Any
 
 import structlog
 from airflow.executors.base_executor import PARALLELISM, BaseExecutor
+from airflow.models import Log
 from airflow.models.callback import CallbackKey
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
@@ -92,6 +93,7 @@ class RemoteExecutor(BaseExecutor):
         self._outbox = Outbox(self._link)
         self._held: dict[Key, Held] = {}
         self._ended: list[_Ended] = []
+        self._kept_alive: list[Log] = []
 
     # -- beginning and end
 
@@ -249,6 +251,9 @@ class RemoteExecutor(BaseExecutor):
     def _write_history(self) -> None:
         for entry in self._link.history():
             self.log_task_event(event=entry.event, extra=entry.extra, ti_key=_key_of(entry.coordinates))
+        # Airflow 3.3 gives these to SQLAlchemy's bulk_save_objects one by one, which sorts weak references to
+        # them: whatever nobody else holds is empty by then, and the whole batch fails.
+        self._kept_alive = list(self._task_event_logs)
 
     # -- taken back and taken over
 

@@ -1,0 +1,134 @@
+"""Airflow's own scheduler code and REST API with ours in them, on a real database."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jetbridge.bus.agents import AgentStore
+from jetbridge.contracts.records import AgentRecord
+
+SCRIPTS = Path(__file__).parent / "on_airflow"
+
+
+SETTINGS = {
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__EXECUTOR": "jetbridge.scheduler.executor.RemoteExecutor",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+    "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "jetbridge.scheduler.logging_config.LOGGING_CONFIG",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of this test, long enough for HS512 to be content with it",
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """A database of this Airflow's version."""
+    home = tmp_path_factory.mktemp("migrated")
+    airflow = Path(sys.executable).parent / "airflow"
+    run({**os.environ, **SETTINGS, "AIRFLOW_HOME": str(home)}, [airflow, "db", "migrate"])
+    return home / "airflow.db"
+
+
+@pytest.fixture
+def environment(migrated, tmp_path):
+    """What configures Airflow as on a plane, with a database of this test's own."""
+    shutil.copy(migrated, tmp_path)
+    return {**os.environ, **SETTINGS, "AIRFLOW_HOME": str(tmp_path)}
+
+
+def run(environment, command):
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def script(environment, server, tmp_path):
+    def script(name):
+        answer = tmp_path / "answer.json"
+        output = run(
+            {**environment, "JETBRIDGE_NATS_URL": server.url}, [sys.executable, SCRIPTS / name, answer]
+        )
+        return json.loads(answer.read_text()), output
+
+    return script
+
+
+@pytest.fixture
+async def agents(plane):
+    store = await AgentStore.open(plane.bus)
+    for name, site, log_store in (("worker-1", "paris", "s3://logs/paris/"), ("worker-2", "", "")):
+        record = AgentRecord(
+            name=name,
+            instance="0" * 32,
+            role="worker",
+            queues=("default",),
+            slots=1,
+            site=site,
+            log_store=log_store,
+            token_id="x",
+            registered_at=datetime.now(UTC),
+        )
+        await store.register(record)
+
+
+PATH = "dag_id=logs/run_id=r/task_id={}/attempt=1.log"
+STORED = "Its log is kept at s3://logs/paris/" + PATH + "."
+EXPECTED = {
+    "running": "This attempt runs on agent worker-1 (site paris). Its log is on that agent, afterwards it is "
+    f"kept at s3://logs/paris/{PATH}.",
+    "succeeded": f"This attempt ran on agent worker-1 (site paris). {STORED}",
+    "retrying": f"This attempt ran on agent worker-1 (site paris). {STORED}",
+    "deferred": f"This attempt ran on agent worker-1 (site paris). {STORED}",
+    "storeless": "This attempt ran on agent worker-2. Its log is kept there.",
+    "unknown_agent": "This attempt ran on agent worker-9. "
+    "Its log is kept there (the agent's log store cannot be looked up now).",
+    "never_started": "No agent has started this attempt, so there is no log of it.",
+    "logged_here": "a line of the log on the plane",
+}
+
+
+@pytest.mark.usefixtures("agents")
+async def test_the_log_tab_names_agent_and_place(script):
+    answers, output = await asyncio.to_thread(script, "show_log_tab.py")
+    assert "Traceback" not in output
+    for task_id, expected in EXPECTED.items():
+        status, body = answers["application/json"][task_id]
+        shown = [line["event"] for line in json.loads(body)["content"]]
+        assert (status, shown[-1]) == (200, expected.format(task_id))
+        assert not [line for line in shown if "Could not read" in line]
+        status, body = answers["application/x-ndjson"][task_id]
+        assert status == 200
+        assert expected.format(task_id) in [json.loads(line)["event"] for line in body.splitlines()]
+
+
+@pytest.mark.usefixtures("plane")
+async def test_a_scheduler_takes_over_from_a_dead_one(script):
+    answer, output = await asyncio.to_thread(script, "run_scheduler.py")
+    assert "Traceback" not in output
+    before, adopted, after = answer["before"], answer["adopted"], answer["after"]
+    kept = set(before) - {"running_lost"}
+    for task_id in kept:  # the same attempt goes on: no retry is used up
+        assert adopted[task_id] == before[task_id] | {"queued_by_job_id": answer["job"]}
+        assert after[task_id]["id"] == before[task_id]["id"] or task_id == "queued_refused"
+    assert (adopted["running_lost"]["state"], adopted["running_lost"]["queued_by_job_id"]) == (None, None)
+    assert adopted["running_lost"]["id"] != before["running_lost"]["id"]
+    assert {task_id: after[task_id]["state"] for task_id in kept} == {
+        "queued_unsent": "success",
+        "queued_without_message": "success",
+        "queued_refused": "failed",
+        "running": "failed",
+    }
+    assert {after[task_id]["external_executor_id"] for task_id in kept - {"queued_refused"}} == {"worker-1"}
+    said = {(entry["task_id"], entry["event"]): entry["extra"] for entry in answer["log"]}
+    assert json.loads(said["queued_unsent", "jetbridge.leased"])["agent"] == "worker-1"
+    assert "killed by the kernel" in said["running", "state mismatch"]
+    assert "labels" in said["queued_refused", "jetbridge.refused"]
