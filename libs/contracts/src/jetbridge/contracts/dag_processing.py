@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from jetbridge.contracts.api import CONTRACT
+from jetbridge.contracts.api import CONTRACT, Request, Response
 from jetbridge.contracts.envelope import Body
 from jetbridge.contracts.ids import AgentName
 from jetbridge.contracts.rpc import rpc_subject
@@ -90,9 +90,7 @@ class StandbyBundle(msgspec.Struct, frozen=True, kw_only=True):
     agent: AgentName
 
 
-class ClaimBundlesRequest(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
-):
+class ClaimBundlesRequest(Request, frozen=True, kw_only=True):
     """
     ``POST /v1/agents/{name}/bundles/claim``: take or keep bundles, and give others back.
 
@@ -100,12 +98,11 @@ class ClaimBundlesRequest(
     standby need not wait for the lease to end.
     """
 
-    contract: Contract = CONTRACT
     bundles: Annotated[tuple[BundleName, ...], Meta(max_length=MAX_BUNDLES)] = ()
     release: Annotated[tuple[HeldBundle, ...], Meta(max_length=MAX_BUNDLES)] = ()
 
 
-class ClaimBundlesResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ClaimBundlesResponse(Response, frozen=True, kw_only=True):
     """Every bundle asked for, either held or on standby. A lease not renewed in ``lease_seconds`` ends."""
 
     held: tuple[HeldBundle, ...] = ()
