@@ -30,7 +30,7 @@ from jetbridge.contracts.ids import AgentToken, InvalidIdError
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.records import AgentRecord, TokenRecord
 from jetbridge.gateway.budget import Budget
-from jetbridge.gateway.credentials import AgentClaims, Credentials, LeaseClaims
+from jetbridge.gateway.credentials import AgentClaims, Credentials, LeaseClaims, TriggerClaims
 from jetbridge.gateway.known import Known
 from jetbridge.gateway.problems import ProblemError, unauthenticated, unavailable
 
@@ -114,14 +114,14 @@ class Gatekeeper:
             raise replaced(claims.agent)
         return Caller(claims, agent.record)
 
-    def holder(self, headers: Headers) -> LeaseClaims:
+    def holder(self, headers: Headers) -> LeaseClaims | TriggerClaims:
         """
-        Return the lease that a lease's token names; 401 when its agent's token was revoked.
+        Return the lease or the trigger that a token names; 401 when its agent's token was revoked.
 
         Only *revoked* counts here: a token that merely expires ends registration and heartbeats, while a
         running task goes on until its lease ends. Whether the lease is held is asked of ``holdings``.
         """
-        claims = self.credentials.read_lease_token(bearer(headers))
+        claims = self.credentials.read_holder_token(bearer(headers))
         agent = self.agents.get(claims.agent)
         token = self.tokens.get(agent.record.token_id) if agent else None
         if token and token.record.revoked_at:

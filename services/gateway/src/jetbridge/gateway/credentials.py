@@ -1,7 +1,7 @@
 """
-The two bearer tokens the gateways sign: an agent's credential and a lease's token.
+The bearer tokens the gateways sign: an agent's credential, a lease's token and a trigger's.
 
-Both are JWTs signed with one key that all gateways share, so any of them can check what any other
+All are JWTs signed with one key that all gateways share, so any of them can check what any other
 issued. The algorithm is pinned and the audience is checked, so one kind cannot stand in for the other.
 Signing says only who somebody *was*; whether that still holds is asked of the mirrors (``auth``).
 """
@@ -21,6 +21,7 @@ from jetbridge.gateway.problems import unauthenticated
 
 AGENT_AUDIENCE = "jetbridge-agent"
 LEASE_AUDIENCE = "jetbridge-lease"
+TRIGGER_AUDIENCE = "jetbridge-trigger"
 
 _ALGORITHM = "HS256"
 _CACHED = 20_000
@@ -51,16 +52,25 @@ class LeaseClaims:
     agent: str
 
 
+@dataclass(frozen=True, slots=True)
+class TriggerClaims:
+    """What a trigger's token says: this trigger, run by that triggerer of an agent."""
+
+    trigger_id: int
+    triggerer: int
+    agent: str
+
+
 C = TypeVar("C")
 
 
 class Credentials:
-    """Signs and checks both kinds of token."""
+    """Signs and checks all kinds of token."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._agents: _Verified[AgentClaims] = _Verified(self._read_agent)
-        self._leases: _Verified[LeaseClaims] = _Verified(self._read_lease)
+        self._holders: _Verified[LeaseClaims | TriggerClaims] = _Verified(self._read_holder)
 
     def issue_credential(self, agent: str, instance: str, token_id: str, life_seconds: float) -> str:
         """Return a credential for one process of an agent."""
@@ -77,6 +87,11 @@ class Credentials:
         claims = {"sub": lease.workload_id, "epoch": lease.epoch, "agent": agent, "aud": LEASE_AUDIENCE}
         return jwt.encode(claims, self._key, _ALGORITHM)
 
+    def issue_trigger_token(self, claims: TriggerClaims) -> str:
+        """Return the token of a trigger on a triggerer; it is worth what the plane says of both then."""
+        fields = {"sub": str(claims.trigger_id), "job": claims.triggerer, "agent": claims.agent}
+        return jwt.encode(fields | {"aud": TRIGGER_AUDIENCE}, self._key, _ALGORITHM)
+
     def read_credential(self, text: str) -> AgentClaims:
         """Return what a valid, unexpired credential says; raises 401."""
         claims = self._agents.get(text)
@@ -84,19 +99,21 @@ class Credentials:
             raise unauthenticated()
         return claims
 
-    def read_lease_token(self, text: str) -> LeaseClaims:
-        """Return what a lease's token says; raises 401."""
-        return self._leases.get(text)
+    def read_holder_token(self, text: str) -> LeaseClaims | TriggerClaims:
+        """Return what the token of a lease or a trigger says; raises 401."""
+        return self._holders.get(text)
 
     def _read_agent(self, text: str) -> AgentClaims:
         claims = self._decode(text, AGENT_AUDIENCE, ["sub", "ins", "tid", "exp"])
         return AgentClaims(claims["sub"], claims["ins"], claims["tid"], float(claims["exp"]))
 
-    def _read_lease(self, text: str) -> LeaseClaims:
-        claims = self._decode(text, LEASE_AUDIENCE, ["sub", "epoch", "agent"])
+    def _read_holder(self, text: str) -> LeaseClaims | TriggerClaims:
+        claims = self._decode(text, [LEASE_AUDIENCE, TRIGGER_AUDIENCE], ["sub", "agent"])
+        if claims["aud"] == TRIGGER_AUDIENCE:
+            return TriggerClaims(int(claims["sub"]), claims["job"], claims["agent"])
         return LeaseClaims(LeaseKey(claims["sub"], claims["epoch"]), claims["agent"])
 
-    def _decode(self, text: str, audience: str, required: list[str]) -> dict[str, Any]:
+    def _decode(self, text: str, audience: str | list[str], required: list[str]) -> dict[str, Any]:
         try:
             return jwt.decode(
                 text,

@@ -26,6 +26,9 @@ class GatewayMetrics:
         )
         self.accepted = self.all.counter("accepted", "leases", "Leases confirmed, repetitions included")
         self.reports = self.all.counter("taken", "reports", "Ends of leases recorded", ["outcome"])
+        self.trigger_events = self.all.counter(
+            "trigger_event", "messages", "Events of triggers passed on, by what became of them", ["outcome"]
+        )
         self.lost = self.all.counter("lost", "leases", "Leases agents were told to stop")
         self.handover = self.all.histogram(
             "handover_delay", "seconds", "From the executor's publish to the offer, by both clocks"

@@ -28,12 +28,13 @@ from jetbridge.gateway.airflow_tokens import AirflowTokens
 from jetbridge.gateway.auth import Gatekeeper
 from jetbridge.gateway.bodies import check_length, limited
 from jetbridge.gateway.contact import Contact
-from jetbridge.gateway.credentials import LeaseClaims
+from jetbridge.gateway.credentials import LeaseClaims, TriggerClaims
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.proxy_rules import PathError, forwarded_headers, returned_headers, upstream_target
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.gateway.triggers import TriggerDesk
 from jetbridge.telemetry.tracing import remote_context, tracer
 
 log = structlog.get_logger(__name__)
@@ -63,23 +64,31 @@ class Proxy:
     holdings: Holdings
     contact: Contact
     tokens: AirflowTokens
+    triggers: TriggerDesk
     metrics: GatewayMetrics
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises the problem to answer with."""
         holder = self.gatekeeper.holder(request.scope["headers"])
-        structlog.contextvars.bind_contextvars(lease=str(holder.lease), agent=holder.agent)
+        structlog.contextvars.bind_contextvars(agent=holder.agent, **_names(holder))
         try:
             target = upstream_target(request.scope["raw_path"], request.scope["query_string"])
         except PathError as exc:
             raise ProblemError(ProblemType.MALFORMED, f"The request is not passed on: {exc}.") from exc
-        if not await self._is_held(holder):
+        subject = await self._subject(holder)
+        if subject is None:
             log.info("lease.fenced")
             self.metrics.refused.labels("lease-lost").inc()
             return LeaseLostResponse()
         context = remote_context(request.headers.get("traceparent"))
         with _tracer.start_as_current_span("gateway.proxy", context=context):
-            return await self._forward(request, target, holder.lease.workload_id)
+            return await self._forward(request, target, subject)
+
+    async def _subject(self, holder: LeaseClaims | TriggerClaims) -> str | None:
+        """Return in whose name Airflow is asked; None when the lease is lost."""
+        if isinstance(holder, TriggerClaims):
+            return await self.triggers.subject_of(holder)
+        return holder.lease.workload_id if await self._is_held(holder) else None
 
     async def _is_held(self, holder: LeaseClaims) -> bool:
         if not self.contact.within(self.settings.lease_seconds):
@@ -117,6 +126,12 @@ class Proxy:
         limits = self.settings.max_execution_body_bytes, self.settings.read_seconds
         await check_length(request, *limits)
         return limited(request, *limits)
+
+
+def _names(holder: LeaseClaims | TriggerClaims) -> dict[str, str | int]:
+    if isinstance(holder, TriggerClaims):
+        return {"trigger_id": holder.trigger_id, "triggerer": holder.triggerer}
+    return {"lease": str(holder.lease)}
 
 
 class _Relay(Response):

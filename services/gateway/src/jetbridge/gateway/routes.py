@@ -59,13 +59,13 @@ def agent_routes(gateway: Gateway) -> APIRouter:
 
     @router.post("/v1/agents/{name}/heartbeat", **openapi.HEARTBEAT)
     async def heartbeat(request: Request) -> Response:
-        caller = await _agent(gateway, request)
+        caller = await agent_of(gateway, request)
         body = await heartbeats.read(request)
         return json_response(await gateway.agents.heartbeat(body, caller))
 
     @router.post("/v1/agents/{name}/poll", **openapi.POLL)
     async def poll(request: Request) -> Response:
-        caller = await _agent(gateway, request)
+        caller = await agent_of(gateway, request)
         body = await polls.read(request)
         return json_response(await gateway.polls.hold(caller, body, request.receive))
 
@@ -108,7 +108,7 @@ def execution_routes(gateway: Gateway) -> APIRouter:
     """Return ``/execution``."""
     router = APIRouter(tags=["execution"])
 
-    @router.api_route("/execution/{path:path}", methods=list(METHODS), **openapi.EXECUTION)
+    @router.api_route("/execution/{path:path}", methods=list(METHODS), include_in_schema=False)
     async def execution(request: Request) -> Response:
         return await gateway.proxy.handle(request)
 
@@ -136,7 +136,8 @@ def plane_routes(gateway: Gateway) -> APIRouter:
     return router
 
 
-async def _agent(gateway: Gateway, request: Request) -> Caller:
+async def agent_of(gateway: Gateway, request: Request) -> Caller:
+    """Return the caller of an operation below its own address; raises the problem to answer with."""
     caller = await gateway.gatekeeper.caller(request.scope["headers"])
     structlog.contextvars.bind_contextvars(agent=caller.name)
     if request.path_params["name"] != caller.name:
