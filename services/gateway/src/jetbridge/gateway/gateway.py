@@ -18,6 +18,7 @@ from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.bus.keys import shared_key
+from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import WorkloadStore
@@ -39,6 +40,7 @@ from jetbridge.gateway.polls import Polls
 from jetbridge.gateway.presence import Presence
 from jetbridge.gateway.proxy import IDLE_CONNECTION_SECONDS, Proxy
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.gateway.triggers import TriggerDesk
 
 _FIRST_READ_SECONDS = 30.0
 """100,000 records are read in a few seconds."""
@@ -54,6 +56,7 @@ class Gateway:
     gatekeeper: Gatekeeper
     agents: AgentDesk
     polls: Polls
+    triggers: TriggerDesk
     proxy: Proxy
     readiness: ReadinessProbe
     health: Health = field(default_factory=Health)
@@ -62,6 +65,7 @@ class Gateway:
         """Begin to stop: /readyz says no, held polls are answered, new ones are refused."""
         self.readiness.drain()
         self.polls.drain()
+        self.triggers.drain()
 
 
 @asynccontextmanager
@@ -102,6 +106,7 @@ async def _wire(
     )
     credentials = Credentials(await shared_key(to.bus, "credentials"))
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
+    triggers = TriggerDesk(await RpcClient.open(to.bus), gatekeeper, metrics)
     holdings = Holdings(known.workloads)
     contact = Contact(to.bus.js.account_info)
     presence = Presence(to.redis, contact, metrics)
@@ -147,6 +152,7 @@ async def _wire(
             background=background,
             metrics=metrics,
         ),
+        triggers=triggers,
         proxy=Proxy(
             session=to.airflow,
             settings=settings,
@@ -154,6 +160,7 @@ async def _wire(
             holdings=holdings,
             contact=contact,
             tokens=airflow_tokens,
+            triggers=triggers,
             metrics=metrics,
         ),
         readiness=ReadinessProbe(

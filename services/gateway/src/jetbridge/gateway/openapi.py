@@ -15,9 +15,9 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from jetbridge.contracts import api, ids
+from jetbridge.contracts import api, ids, triggering
 from jetbridge.contracts.problems import ProblemType
-from jetbridge.contracts.schema import schema_of
+from jetbridge.contracts.schema import API, schema_of
 from jetbridge.gateway.health import Health, Readiness
 from jetbridge.gateway.problems import MEDIA_TYPE
 
@@ -150,6 +150,42 @@ REPORT = _operation(
     parameters=[_LEASE],
     problems=(*_WITH_CREDENTIAL, ProblemType.NOT_FOUND, ProblemType.LEASE_LOST),
 )
+ATTACH = _operation(
+    "attachTriggerer",
+    "Begin to run triggers; what the agent ran before is others' to take",
+    request=triggering.AttachRequest,
+    response=triggering.AttachResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+)
+POLL_TRIGGERS = _operation(
+    "pollTriggers",
+    "Wait until other triggers should run than do",
+    request=triggering.TriggerPollRequest,
+    response=triggering.TriggerPollResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN, ProblemType.LEASE_LOST),
+)
+POST_EVENTS = _operation(
+    "postTriggerEvents",
+    "Say what became of triggers; safe to repeat",
+    request=triggering.TriggerEventsRequest,
+    response=triggering.TriggerEventsResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN, ProblemType.LEASE_LOST, ProblemType.NOT_HELD),
+)
+DETACH = _operation(
+    "detachTriggerer",
+    "Run no more triggers; safe to repeat",
+    request=triggering.DetachRequest,
+    response=triggering.DetachResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+)
 EXECUTION: dict[str, Any] = {
     "summary": "Airflow's Execution API, for the workload of one lease",
     "description": "Whatever Airflow answers is passed on, without its tokens.",
@@ -222,7 +258,11 @@ _SECURITY = {
         "scheme": "bearer",
         "description": "The credential from registration, renewed by heartbeats.",
     },
-    "leaseToken": {"type": "http", "scheme": "bearer", "description": "The token from accepting an offer."},
+    "leaseToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token from accepting an offer, or the one that came with a trigger.",
+    },
 }
 
 
@@ -245,7 +285,7 @@ def _make(app: FastAPI) -> dict[str, Any]:
         description=_TEXT,
         routes=app.routes,
     )
-    schemas = schema_of(*api.ALL_BODIES, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
+    schemas = schema_of(*API, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
     document["components"] = {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SECURITY}
     for method, operation in document["paths"]["/execution/{path}"].items():
         operation["operationId"] = f"execution{method.capitalize()}"  # one route, six operations

@@ -18,14 +18,16 @@ from jetbridge.scheduler.bridge.metrics import BridgeMetrics
 from jetbridge.scheduler.bridge.rpc import Dispatcher, Operation
 from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.bridge.subscribers import drain, publisher, subscribe
+from jetbridge.scheduler.bridge.triggers import operations as triggers
+from jetbridge.scheduler.bridge.triggers.upkeep import Hearing, upkeep
 from jetbridge.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 
-def operations(_database: Database) -> tuple[Operation[Any], ...]:
+def operations(database: Database, hearing: Hearing) -> tuple[Operation[Any], ...]:
     """Return everything the bridge does; each area adds its own."""
-    return ()
+    return (*triggers.operations(database, hearing),)
 
 
 @asynccontextmanager
@@ -39,12 +41,16 @@ async def bridge(
             dispatcher = Dispatcher(
                 await ClaimCheck.open(bus), BridgeMetrics(metrics), publisher(bus), settings.threads
             )
-            subscribe(bus, dispatcher, operations(database), settings.max_waiting)
+            hearing = Hearing(settings.triggerer_lost_after_seconds)
+            subscribe(bus, dispatcher, operations(database, hearing), settings.max_waiting)
             await bus.broker.start()
             log.info("bridge started", threads=settings.threads)
+            unasked = asyncio.create_task(upkeep(database, hearing), name="upkeep of triggers")
             try:
                 yield
             finally:
+                unasked.cancel()
+                await asyncio.wait({unasked})
                 await drain(bus, dispatcher, settings.drain_seconds)
     finally:
         database.close()

@@ -21,6 +21,12 @@ class BridgeSettings(BaseSettings):
     max_waiting: int = Field(
         default=256, ge=1, description="Requests that wait for a thread; more wait in NATS' client."
     )
+    triggerer_lost_after_seconds: float = Field(
+        default=30.0,
+        ge=3.0,
+        description="A triggerer agent that was silent for this long loses its triggers to others; "
+        "as Airflow's [triggerer] triggerer_health_check_threshold.",
+    )
     drain_seconds: float = Field(
         default=20.0, gt=0, description="After SIGTERM: limit for requests in flight to finish."
     )
