@@ -9,6 +9,7 @@ told to release one by one. What they fired is delivered under the new number, f
 from __future__ import annotations
 
 import asyncio
+import random
 
 import structlog
 
@@ -20,7 +21,9 @@ from jetbridge.agent.errors import (
     TokenRefusedError,
     UnknownContractError,
 )
+from jetbridge.agent.loops import HEARTBEAT_JITTER
 from jetbridge.agent.waiting import wait_at_most
+from jetbridge.contracts.api import HeartbeatRequest
 from jetbridge.contracts.triggering import TriggerEventsRequest, TriggerPollRequest
 from jetbridge.triggerer.calls import TriggererSession
 from jetbridge.triggerer.exchange import Exchange
@@ -54,6 +57,18 @@ class Conversation:
         self._delivered = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         exchange.outbox.on_change = self._outbox_changed
+
+    async def beat(self, capacity: int) -> None:
+        """Send heartbeats, for as long as the agent runs. They keep the registration, polls the triggers."""
+        while True:
+            await self._session.heartbeat(
+                lambda: HeartbeatRequest(
+                    free_slots=max(0, capacity - len(self._exchange.running())),
+                    draining=self._exchange.stopping,
+                )
+            )
+            jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
+            await asyncio.sleep(self._session.plan.heartbeat_interval_seconds * jitter)
 
     async def poll(self) -> None:
         """Ask what to run, for as long as the agent runs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -13,10 +12,9 @@ import structlog
 from jetbridge.agent.errors import AgentError
 from jetbridge.agent.gateway_client import tls_context
 from jetbridge.agent.link import Link
-from jetbridge.agent.loops import heartbeat_loop
 from jetbridge.agent.session import new_instance
 from jetbridge.agent.side_tasks import SideTasks
-from jetbridge.contracts.api import Offer, RegisterRequest
+from jetbridge.contracts.api import RegisterRequest
 from jetbridge.triggerer.calls import TriggererClient, TriggererSession
 from jetbridge.triggerer.conversation import Conversation
 from jetbridge.triggerer.exchange import Exchange
@@ -85,37 +83,9 @@ class Network:
         self, session: TriggererSession, conversation: Conversation, tasks: SideTasks
     ) -> None:
         await session.register()
-        tasks.run_forever(
-            "heartbeat", heartbeat_loop(session, _Heart(self._settings.capacity, self._exchange))
-        )
+        tasks.run_forever("heartbeat", conversation.beat(self._settings.capacity))
         tasks.run_forever("poll", conversation.poll())
         tasks.run_forever("deliver", conversation.deliver())
-
-
-class _Heart:
-    """What a triggerer's heartbeats say (``jetbridge.agent.loops.Role``): it has no leases of workloads."""
-
-    def __init__(self, capacity: int, exchange: Exchange) -> None:
-        self._capacity = capacity
-        self._exchange = exchange
-        self.slots_changed = asyncio.Event()
-        self.state_changed = asyncio.Event()
-        self.draining = False
-
-    def free_slots(self) -> int:
-        return max(0, self._capacity - len(self._exchange.running()))
-
-    def leases(self) -> tuple[str, ...]:
-        return ()
-
-    def offered(self, offers: Iterable[Offer]) -> None:
-        """Have no use for offers; none are made to a triggerer."""
-
-    def lost(self, leases: Iterable[str]) -> None:
-        """Have nothing to lose."""
-
-    def held(self, leases: Iterable[str]) -> None:
-        """Have nothing to compare."""
 
 
 def identity(settings: TriggererSettings) -> RegisterRequest:
