@@ -26,6 +26,19 @@ spec:
 {{- end }}
 {{- end }}
 
+{{/*
+A secret of a trial: the cluster's if there is one, derived from trial.seed if that is set, else random. Always 32
+characters. "root", "found" (the data of the Secret), "key".
+*/}}
+{{- define "jetbridge.trialSecret" -}}
+{{- $seed := .root.Values.trial.seed -}}
+{{- if $seed -}}
+{{- printf "%s %s %s" $seed .root.Release.Name .key | sha256sum | trunc 32 -}}
+{{- else -}}
+{{- get .found .key | b64dec | default (randAlphaNum 32) -}}
+{{- end -}}
+{{- end }}
+
 {{/* A peer of a NetworkPolicy: the pods of a component of this release. */}}
 {{- define "jetbridge.peer" -}}
 podSelector:

@@ -78,10 +78,11 @@ because every call of randAlphaNum gives another one.
 {{- $name := include "jetbridge.name" (dict "root" . "component" "trial") -}}
 {{- $found := (lookup "v1" "Secret" .Release.Namespace $name).data | default dict -}}
 {{- $secrets := dict -}}
-{{- range $key := list "fernet-key" "api-secret-key" "jwt-secret" "postgres-password" -}}
-{{- $new := ternary (randBytes 32 | replace "+" "-" | replace "/" "_") (randAlphaNum 48) (eq $key "fernet-key") -}}
-{{- $_ := set $secrets $key (get $found $key | b64dec | default $new) -}}
+{{- range $key := list "api-secret-key" "jwt-secret" "postgres-password" "fernet-material" -}}
+{{- $_ := set $secrets $key (include "jetbridge.trialSecret" (dict "root" $ "found" $found "key" $key)) -}}
 {{- end -}}
+{{- /* A Fernet key is 32 bytes in URL-safe base64; 32 letters and digits are 32 bytes. */ -}}
+{{- $_ := set $secrets "fernet-key" (get $secrets "fernet-material" | b64enc | replace "+" "-" | replace "/" "_") -}}
 {{- $_ := set $secrets "connection" (printf "postgresql://airflow:%s@%s:5432/airflow" (get $secrets "postgres-password") (include "jetbridge.name" (dict "root" . "component" "postgresql"))) -}}
 {{- $_ := set $secrets "redis-url" (printf "redis://%s:6379/0" (include "jetbridge.name" (dict "root" . "component" "redis"))) -}}
 {{- $_ := set .Values "_trialSecrets" $secrets -}}
