@@ -7,6 +7,7 @@ import pytest
 import redis.asyncio as redis
 
 from jetbridge.bus.apply import apply
+from jetbridge.bus.beats import open_beats
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
@@ -103,8 +104,10 @@ async def start_sentinel(bus, store, redis_url, running):
         client = redis.from_url(redis_url, socket_timeout=1)
         clients.append(client)
         verdicts = Verdicts(watch, health_store, mirror, store, SentinelMetrics())
+        beats = BucketMirror(bus, await open_beats(bus))
         running(mirror.run())
-        return running(keep_watch(bus, Lookout(client), watch, verdicts, LOOK_SECONDS))
+        running(beats.run())
+        return running(keep_watch(bus, Lookout(client, beats), watch, verdicts, LOOK_SECONDS))
 
     yield start
     for client in clients:

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jetbridge.bus.beats import open_beats
 from jetbridge.bus.errors import ConflictError
 from jetbridge.bus.health import HealthStore, health_key
+from jetbridge.contracts.presence import Beat
 from jetbridge.contracts.records import Health, HealthRecord
 
 
@@ -86,6 +88,26 @@ async def test_a_redis_that_came_back_empty_proves_nothing(
     redis_server.start()
     running(presence.keep_beating(agent[2]))
     await eventually(lambda: of(health, agent) is Health.HEALTHY)
+
+
+async def test_a_beat_that_redis_did_not_take_counts_as_well(
+    start_sentinel, presence, running, agent, health, bus, eventually
+):
+    await start_sentinel()
+    running(presence.keep_beating())  # another gateway, whose Redis works
+    beats = await open_beats(bus)
+
+    async def beat_through_nats():
+        while True:
+            await beats.put(agent[2], Beat(at_ms=1))
+            await asyncio.sleep(0.1)
+
+    beating = running(beat_through_nats())
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    await asyncio.sleep(4)  # more than two leases
+    assert of(health, agent) is Health.HEALTHY
+    beating.cancel()
+    await eventually(lambda: of(health, agent) is Health.LOST)
 
 
 async def test_an_attested_death_stands(start_sentinel, presence, running, agent, health, bus, eventually):

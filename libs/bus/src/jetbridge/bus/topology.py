@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from nats.js import api
 
+from jetbridge.contracts.presence import BEATS_BUCKET, BEATS_SECONDS
 from jetbridge.contracts.rpc import OBJECT_SECONDS, RPC_OBJECTS_BUCKET
 from jetbridge.contracts.subjects import (
     AGENTS_BUCKET,
@@ -166,6 +167,7 @@ BUCKETS: tuple[Bucket, ...] = (
     Bucket(name=TOKENS_BUCKET),
     Bucket(name=KEYS_BUCKET),
     Bucket(name=HEALTH_BUCKET),
+    Bucket(name=BEATS_BUCKET, max_age=BEATS_SECONDS),
     Bucket(name=BUNDLES_BUCKET, max_age=BUNDLE_LEASE_SECONDS),
 )
 

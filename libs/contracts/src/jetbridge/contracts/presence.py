@@ -9,6 +9,25 @@ nor Redis' have to be right, and a Redis that came back empty or with old data p
 
 from __future__ import annotations
 
+import msgspec
+
+BEATS_BUCKET = "beats"
+"""
+KV bucket for heartbeats that Redis did not take: ``<agent>/<instance>`` → :class:`Beat`.
+
+A gateway that is cut off from Redis while a sentinel is not would make healthy agents look silent.
+"""
+
+BEATS_SECONDS = 3600
+"""Life of such a record; many leases long."""
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """One heartbeat, by the gateway's clock. The sentinel asks only whether its revision changed."""
+
+    at_ms: int
+
+
 PRESENCE_KEY = "jetbridge:presence"
 """Sorted set: ``<agent>/<instance>`` → time of the last heartbeat, milliseconds by the gateway's clock."""
 

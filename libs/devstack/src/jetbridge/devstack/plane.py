@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Plane:
     redis: RedisServer
     airflow_url: str
     jwt_secret_file: Path
+    lease_seconds: float = 120.0
 
     @property
     def api_server_environment(self) -> dict[str, str]:
@@ -51,6 +52,17 @@ class Plane:
                 "JETBRIDGE_GATEWAY_TLS_KEY_FILE": str(certificates.key),
                 "JETBRIDGE_GATEWAY_AIRFLOW_URL": self.airflow_url,
                 "JETBRIDGE_GATEWAY_AIRFLOW_JWT_SECRET_FILE": str(self.jwt_secret_file),
+                "JETBRIDGE_GATEWAY_LEASE_SECONDS": str(self.lease_seconds),
+            }
+        )
+
+    def sentinel_environment(self) -> dict[str, str]:
+        """Return the environment of a plane sentinel that counts as the gateways do."""
+        return base_environment(
+            self.bus_environment
+            | {
+                "JETBRIDGE_REDIS_URL": self.redis.url,
+                "JETBRIDGE_SENTINEL_LEASE_SECONDS": str(self.lease_seconds),
             }
         )
 
@@ -94,3 +106,15 @@ def add_gateways(supervisor: Supervisor, environment: dict[str, str], count: int
     """Add ``count`` gateway processes of the same environment and so of the same address."""
     command = Command(argv=[JETBRIDGE, "gateway"], env=environment, stop_seconds=20.0)
     return [supervisor.add(f"gateway-{number}", command, tier="plane") for number in range(1, count + 1)]
+
+
+def add_failover(
+    supervisor: Supervisor, plane: Plane, airflow_environment: Mapping[str, str]
+) -> dict[str, ManagedProcess]:
+    """Add what finds lost agents, takes their work back and has Airflow queue it again."""
+    commands = {
+        "sentinel": Command(argv=[JETBRIDGE, "sentinel", "plane"], env=plane.sentinel_environment()),
+        "router": plane.command("router"),
+        "bridge": Command(argv=[JETBRIDGE, "bridge"], env=dict(airflow_environment), stop_seconds=20.0),
+    }
+    return {name: supervisor.add(name, command, tier="plane") for name, command in commands.items()}

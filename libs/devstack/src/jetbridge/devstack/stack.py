@@ -34,7 +34,8 @@ class StackOptions:
     ``agents`` may be empty, and ``gateways`` 0, for a plain Airflow with ``executor`` LocalExecutor.
     ``isolate`` puts each agent in its own network namespace: True insists, False does not try, None
     does it where the machine lets us. ``plane_extra`` is further environment of Airflow's processes on
-    the plane; what an agent gets is in its :class:`AgentSpec`.
+    the plane; what an agent gets is in its :class:`AgentSpec`. ``lease_seconds`` is how long a silent
+    agent keeps its work.
     """
 
     dags: Path
@@ -43,6 +44,7 @@ class StackOptions:
     gateways: int = 2
     api_workers: int = 1
     isolate: bool | None = None
+    lease_seconds: float = 120.0
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     label: str = "stack"
@@ -53,8 +55,8 @@ class DevStack:
     Enter it to start everything and wait until it works; leave it to end everything.
 
     What it holds is there for tests to ask, kill and restart: the servers ``nats``, ``redis``,
-    ``postgres`` and ``s3``, the processes ``airflow``, ``gateways`` and ``agents`` (by name), and
-    ``client``, which speaks to Airflow's REST API as an administrator.
+    ``postgres`` and ``s3``, the processes ``airflow``, ``gateways``, ``failover`` (sentinel, router, bridge)
+    and ``agents`` (by name), and ``client``, which speaks to Airflow's REST API as an administrator.
     """
 
     nats: nats.NatsServer
@@ -73,6 +75,7 @@ class DevStack:
         self.plane: plane.Plane | None = None
         self.gateway_url = ""
         self.gateways: Sequence[ManagedProcess] = ()
+        self.failover: dict[str, ManagedProcess] = {}
         self.agents: dict[str, Agent] = {}
         self.not_isolated_because: str | None = None
         self._say = say
@@ -125,9 +128,10 @@ class DevStack:
         airflow_url = f"http://{_LOOPBACK}:{free_port()}"
         if self.options.gateways:
             self.plane = self._prepare_plane(airflow_url)
+        environment = self._prepare_airflow(airflow_url)
         self.airflow = airflow.Airflow(
             self.supervisor,
-            self._prepare_airflow(airflow_url),
+            environment,
             api_server_extra=self.plane.api_server_environment if self.plane else {},
         )
         self._say("starting Airflow: api-server, scheduler, dag-processor")
@@ -135,6 +139,9 @@ class DevStack:
         if self.plane is not None:
             certificates = self._start_gateways(self.plane, host)
             self._start_agents(self.plane, certificates)
+            self.failover = plane.add_failover(self.supervisor, self.plane, environment)
+            for process in self.failover.values():
+                process.start()
         self.airflow.wait_ready()
         self.client = AirflowClient(self.airflow.url)
         undo.callback(self.client.close)
@@ -188,7 +195,7 @@ class DevStack:
     def _prepare_plane(self, airflow_url: str) -> plane.Plane:
         secret_file = self.directory / "plane" / "airflow-jwt-secret"
         plane.write_secret(secret_file, self.secrets.jwt_secret)
-        prepared = plane.Plane(self.nats, self.redis, airflow_url, secret_file)
+        prepared = plane.Plane(self.nats, self.redis, airflow_url, secret_file, self.options.lease_seconds)
         plane.apply_topology(self.supervisor, prepared)
         self._say("streams and buckets are declared (jetbridge bus apply)")
         return prepared

@@ -13,14 +13,23 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import redis.asyncio as redis
 import structlog
 from redis.exceptions import RedisError
 
+from jetbridge.bus.errors import BusError
+from jetbridge.bus.kv import RecordBucket
 from jetbridge.contracts.api import HeartbeatRequest
-from jetbridge.contracts.presence import GATEWAY_BEAT_SECONDS, GATEWAYS_KEY, PRESENCE_KEY, member_of
+from jetbridge.contracts.presence import (
+    GATEWAY_BEAT_SECONDS,
+    GATEWAYS_KEY,
+    PRESENCE_KEY,
+    Beat,
+    member_of,
+)
 from jetbridge.contracts.records import AgentRecord
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.metrics import GatewayMetrics
@@ -48,12 +57,16 @@ class Presence:
     """
     Collects heartbeats and writes them from one task, all that wait in one pipeline.
 
-    Of several heartbeats of one process only the newest is written. While Redis is away they are dropped:
-    an old one would be no use, and each agent sends a new one in seconds.
+    Of several heartbeats of one process only the newest is written. While Redis is away they go to a bucket
+    of NATS, which is slower and enough: what counts is that every sentinel can see them.
     """
 
-    def __init__(self, client: redis.Redis, contact: Contact, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, client: redis.Redis, beats: RecordBucket[Beat], contact: Contact, metrics: GatewayMetrics
+    ) -> None:
+        """Write to ``client``, and to ``beats`` what it does not take."""
         self._client = client
+        self._beats = beats
         self._contact = contact
         self._metrics = metrics
         self._gateway = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
@@ -93,10 +106,12 @@ class Presence:
         try:
             while True:
                 waiting, self._waiting = self._waiting, []
-                written = await self._write()
+                heard, self._heard = self._heard, {}
+                written = await self._write(heard)
+                recorded = written or await self._write_beats(heard)
                 for answer in waiting:
                     if not answer.done():  # whoever asked may have gone
-                        answer.set_result(written)
+                        answer.set_result(recorded)
                 if not written:
                     await asyncio.sleep(_RETRY_SECONDS)
                 await self._wait()
@@ -112,14 +127,22 @@ class Presence:
             return
         self._something.clear()
 
-    async def _write(self) -> bool:
-        heard, self._heard = self._heard, {}
+    async def _write_beats(self, heard: Mapping[str, int]) -> bool:
+        beats = (self._beats.put(member, Beat(at_ms=at)) for member, at in heard.items())
+        try:
+            await asyncio.gather(*beats)
+        except BusError as exc:
+            log.warning("presence.not_recorded", error=str(exc), agents=len(heard))
+            return False
+        return True
+
+    async def _write(self, heard: Mapping[str, int]) -> bool:
         details, self._details = self._details, {}
         pipeline = self._client.pipeline(transaction=False)
         if self._contact.in_touch:  # without NATS no heartbeat is taken, so silence means nothing
             pipeline.zadd(GATEWAYS_KEY, {self._gateway: _milliseconds()})
         if heard:
-            pipeline.zadd(PRESENCE_KEY, heard)
+            pipeline.zadd(PRESENCE_KEY, dict(heard))
         for agent, fields in details.items():
             pipeline.hset(details_key(agent), mapping=fields)
             pipeline.expire(details_key(agent), DETAILS_LIFE_SECONDS)
@@ -137,7 +160,7 @@ class Presence:
         self._metrics.presence_errors.inc()
         if not self._reported:
             self._reported = True
-            log.warning("presence.redis_away", error=type(error).__name__, effect="health is unknown")
+            log.warning("presence.redis_away", error=type(error).__name__, effect="heartbeats go to NATS")
 
     async def _leave(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Reading presence from Redis, and telling whether silence would prove anything."""
+"""Reading presence, and telling whether silence would prove anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import redis.asyncio as redis
 import structlog
 from redis.exceptions import RedisError
 
-from jetbridge.contracts.presence import GATEWAY_BEAT_SECONDS, GATEWAYS_KEY, PRESENCE_KEY
+from jetbridge.bus.mirror import BucketMirror
+from jetbridge.contracts.presence import GATEWAY_BEAT_SECONDS, GATEWAYS_KEY, PRESENCE_KEY, Beat
 from jetbridge.sentinel.silence import Look
 
 log = structlog.get_logger(__name__)
@@ -19,10 +20,12 @@ GATEWAY_SILENCE_SECONDS = 5 * GATEWAY_BEAT_SECONDS
 
 
 class Lookout:
-    """Looks at Redis; one pipelined read each time."""
+    """Looks at Redis, one pipelined read each time, and at the beats that Redis did not take."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, beats: BucketMirror[Beat]) -> None:
+        """``beats`` is kept by its own task."""
         self._client = client
+        self._beats = beats
         self._gateways: Mapping[str, float] = {}
         self._gateway_heard_at = float("-inf")
         self._reported = False
@@ -40,7 +43,19 @@ class Lookout:
             self._gateway_heard_at = at
         self._gateways = gateways
         hearing = nats_answers and at - self._gateway_heard_at < GATEWAY_SILENCE_SECONDS
-        return Look(at=at, beats=beats, hearing=hearing, heard_until=self._gateway_heard_at, store=store)
+        return Look(
+            at=at,
+            beats=self._with_others(beats),
+            hearing=hearing,
+            heard_until=self._gateway_heard_at,
+            store=store,
+        )
+
+    def _with_others(self, beats: dict[str, float]) -> dict[str, tuple[float, int]]:
+        """Pair each member's score with the revision of its beat in NATS: a change of either is a beat."""
+        others = {member: entry.revision for member, entry in self._beats.items()}
+        members = beats.keys() | others.keys()
+        return {member: (beats.get(member, 0.0), others.get(member, 0)) for member in members}
 
     async def _read(self) -> tuple[dict[str, float], dict[str, float], str]:
         pipeline = self._client.pipeline(transaction=True)

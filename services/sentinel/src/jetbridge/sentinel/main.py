@@ -9,6 +9,7 @@ import sys
 import redis.asyncio as redis
 from prometheus_client import start_http_server
 
+from jetbridge.bus.beats import open_beats
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.health import HealthStore
@@ -53,10 +54,13 @@ async def _plane(settings: SentinelSettings, bus_settings: BusSettings) -> int:
         )
         if settings.metrics_port:
             start_http_server(settings.metrics_port, registry=verdicts.metrics.metrics.registry)
+        beats = BucketMirror(bus, await open_beats(bus))
+        lookout = Lookout(client, beats)
         async with client:
             await run_until_stopped(
-                mirror=mirror.run(),
-                watch=keep_watch(bus, Lookout(client), watch, verdicts, settings.look_interval_seconds),
+                health=mirror.run(),
+                beats=beats.run(),
+                watch=keep_watch(bus, lookout, watch, verdicts, settings.look_interval_seconds),
             )
     return 0
 

@@ -15,7 +15,7 @@ the count starts over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from jetbridge.contracts.records import Health
@@ -43,14 +43,14 @@ class Look:
     """
     One look at the plane.
 
-    ``at`` is this process' monotonic clock. ``beats`` are the presence members and their scores, or None
-    when they could not be read. ``hearing`` says whether an agent's heartbeat could have arrived: Redis,
+    ``at`` is this process' monotonic clock. ``beats`` are the presence members and whatever changes
+    with each of their heartbeats, or None when they could not be read. ``hearing`` says whether an agent's heartbeat could have arrived: Redis,
     NATS and at least one gateway are there; ``heard_until`` is when a gateway was last known to be.
     ``store`` identifies the Redis process that answered.
     """
 
     at: float
-    beats: Mapping[str, float] | None
+    beats: Mapping[str, Hashable] | None
     hearing: bool
     heard_until: float = float("inf")
     store: str = ""
@@ -66,7 +66,7 @@ class Silence:
 
 @dataclass
 class _Member:
-    score: float
+    score: Hashable
     heard_at: float
 
 
