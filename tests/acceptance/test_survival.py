@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jetbridge.devstack.agents import AgentSpec
@@ -187,9 +188,7 @@ def test_an_agent_told_to_stop_finishes_its_tasks_and_takes_no_new_ones(stack, h
     leaving.start()
 
 
-def test_a_task_killed_by_the_kernel_fails_and_its_slot_is_free_again(stack, held_run):
-    import psutil  # noqa: PLC0415
-
+def test_a_task_killed_by_the_kernel_fails_and_the_others_end(stack, held_run):
     held_run.trigger()
     held_run.await_started()
     victim = held_task_process(stack)
@@ -197,12 +196,13 @@ def test_a_task_killed_by_the_kernel_fails_and_its_slot_is_free_again(stack, hel
     eventually(lambda: not psutil.pid_exists(victim.pid), "the end of the killed process")
     held_run.let_go()
     state = stack.await_run(DAG_ID, held_run.run_id, timeout_seconds=PATIENCE_SECONDS)
+    instances = stack.client.task_instances(DAG_ID, held_run.run_id)
     assert state == "failed"
+    held = sorted(one["state"] for one in instances if one["task_id"] == "hold")
+    assert held == ["failed", *["success"] * (WIDTH - 1)]
 
 
 def held_task_process(stack):
-    import psutil  # noqa: PLC0415
-
     children = [
         child
         for agent in stack.agents.values()
