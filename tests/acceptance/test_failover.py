@@ -2,7 +2,7 @@
 An agent is lost with a task in its hands: the task runs elsewhere, never twice at the same time.
 
 Everything is real: agents in network namespaces of their own where the machine allows it, links that are
-cut, processes killed with SIGKILL. Every attempt writes marks; a checker reads from them what really ran when.
+cut, processes killed with SIGKILL. Every attempt writes marks; a checker reads from them what ran when.
 """
 
 from __future__ import annotations

@@ -35,11 +35,21 @@ class Namespace:
 
     name: str
     address: str
+    plane_address: str
 
     @property
     def prefix(self) -> tuple[str, ...]:
         """Return the words before a command that has it run in this namespace."""
         return ("ip", "netns", "exec", self.name)
+
+    def cut(self) -> None:
+        """Cut the agent's link: from now on nothing gets through in either direction, and nobody is told."""
+        # The agent's end stays up, so that its connections hang as over a dead line instead of failing.
+        _ip("-n", self.name, "route", "replace", "blackhole", f"{self.plane_address}/32")
+
+    def heal(self) -> None:
+        """Join the link again."""
+        _ip("-n", self.name, "route", "replace", f"{self.plane_address}/32", "dev", "eth0")
 
 
 def unavailable() -> str | None:
@@ -107,7 +117,7 @@ class Network:
         name = f"jetbridge-{self._number}-{index}"
         _ip("netns", "add", name)
         self._announce(name)
-        return Namespace(name, self._host(index + 1))
+        return Namespace(name, self._host(index + 1), self.plane_address)
 
     def _connect(self, namespace: Namespace) -> None:
         # Interface names are limited to 15 characters.

@@ -43,10 +43,10 @@ class Look:
     """
     One look at the plane.
 
-    ``at`` is this process' monotonic clock. ``beats`` are the presence members and whatever changes
-    with each of their heartbeats, or None when they could not be read. ``hearing`` says whether an agent's heartbeat could have arrived: Redis,
-    NATS and at least one gateway are there; ``heard_until`` is when a gateway was last known to be.
-    ``store`` identifies the Redis process that answered.
+    ``at`` is this process' monotonic clock. ``beats`` are the presence members, each with whatever changes
+    with its heartbeats, or None when they could not be read. ``hearing`` says whether a heartbeat could
+    have arrived: Redis, NATS and at least one gateway are there; ``heard_until`` is when a gateway was last
+    known to be. ``store`` identifies the Redis process that answered.
     """
 
     at: float
