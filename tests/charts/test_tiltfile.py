@@ -1,0 +1,234 @@
+"""The Tiltfile, evaluated: what it names exists, and it keeps away from clusters that are not local."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import starlark
+import yaml
+from chartkit.policies import POLICIES
+from chartkit.rendering import CHARTS, NAMESPACE, ROOT, Manifest, parse, pods, title
+from chartkit.tiltfile import Recording, evaluate, settings_example
+from chartkit.wiring import WIRINGS
+
+WRITABLE_ON_PURPOSE = "containers_are_locked_down"
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def tilt() -> Recording:
+    """Return the recording of the Tiltfile without personal settings."""
+    return evaluate(Recording())
+
+
+@pytest.fixture(scope="module")
+def objects(tilt: Recording) -> tuple[Manifest, ...]:
+    """Return everything that Tilt would apply."""
+    return tuple(itertools.chain.from_iterable(_yaml(args[0]) for args, _ in tilt.of("k8s_yaml")))
+
+
+def _yaml(source: Any) -> list[Manifest]:
+    if isinstance(source, str):
+        return list(yaml.safe_load_all((ROOT / source).read_text()))
+    if source["call"] == "local":
+        answer = subprocess.run(source["args"][0], cwd=ROOT, check=True, capture_output=True, text=True)
+        return list(yaml.safe_load_all(answer.stdout))
+    return _helm(source["args"][0], **source["kwargs"])
+
+
+def _helm(chart: str, *, name: str, namespace: str, values: list[str], set: list[str]) -> list[Manifest]:  # noqa: A002 - Tilt's name
+    merged: dict[str, Any] = {}
+    for file in values:
+        _merge(merged, yaml.safe_load((ROOT / file).read_text()))
+    for setting in set:
+        path, _, value = setting.partition("=")
+        _merge(merged, _at(path, merged, yaml.safe_load(value)))
+    with helm_python.Chart.load(ROOT / chart) as loaded:
+        return list(parse(loaded.render(merged, name=name, namespace=namespace)))
+
+
+def _at(path: str, values: dict[str, Any], value: Any) -> dict[str, Any]:
+    if path == "workers[0].replicas":
+        return {"workers": [{**values["workers"][0], "replicas": value}, *values["workers"][1:]]}
+    return helm_python.parse_set_string(f"{path}={value}")
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+@pytest.mark.parametrize("context", ["kind-jetbridge", "k3d-dev"])
+def test_local_clusters_are_allowed(context: str) -> None:
+    assert evaluate(Recording(context=context)).of("allow_k8s_contexts") == [((context,), {})]
+
+
+@pytest.mark.parametrize("context", ["production", "gke_project_kind-1", "minikube", ""])
+def test_other_clusters_are_not(context: str) -> None:
+    with pytest.raises(starlark.StarlarkError, match="neither kind nor k3d"):
+        evaluate(Recording(context=context))
+
+
+def test_personal_settings_are_out_of_git_and_checked(tilt: Recording) -> None:
+    ((path,), _) = tilt.of("read_json")[0]
+    ignored = subprocess.run(["git", "check-ignore", path], cwd=ROOT, check=False, capture_output=True)
+    assert ignored.returncode == 0
+    evaluate(Recording(own_settings=settings_example()))
+    with pytest.raises(starlark.StarlarkError, match="there is no setting worker;"):
+        evaluate(Recording(own_settings={"worker": 1}))
+
+
+def test_every_path_exists(tilt: Recording) -> None:
+    paths = {"tilt/settings.example.json"}
+    for _, arguments in tilt.of("docker_build"):
+        paths |= {arguments["dockerfile"], *arguments["only"]}
+    paths |= {path for args, _ in tilt.of("fall_back_on") for path in args[0]}
+    paths |= {args[0] for args, _ in tilt.of("sync")} | {args[0] for args, _ in tilt.of("helm")}
+    paths |= {path for _, arguments in tilt.of("helm") for path in arguments["values"]}
+    paths |= {args[0][1] for args, _ in tilt.of("local")}
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_images_are_those_of_the_charts_and_carry_what_is_synced(
+    tilt: Recording, objects: tuple[Manifest, ...]
+) -> None:
+    used = {container["image"].partition(":")[0] for pod in pods(objects) for container in pod.containers}
+    built = {args[0]: arguments for args, arguments in tilt.of("docker_build")}
+    assert built.keys() == {name for name in used if name.startswith("jetbridge-")}
+    for arguments in built.values():
+        text = (ROOT / arguments["dockerfile"]).read_text()
+        stage = text.partition(f" AS {arguments['target']}\n")[2].partition("\nFROM ")[0]
+        assert stage
+        copies = [line.split()[-2:] for line in text.splitlines() if line.startswith("COPY ")]
+        for step in arguments["live_update"]:
+            if step["call"] == "sync":
+                source, target = step["args"]
+                in_image = [t if t.startswith("/") else f"/src/{t}" for s, t in copies if s == source]
+                assert target in in_image, (source, target)
+                assert source in arguments["only"]
+        assert arguments["live_update"][0]["call"] == "fall_back_on"  # Tilt wants it first
+
+
+def test_services_are_workloads_with_those_ports(tilt: Recording, objects: tuple[Manifest, ...]) -> None:
+    workloads = {pod.owner["metadata"]["name"]: pod for pod in pods(objects) if pod.is_long_running}
+    rows = {args[0]: arguments for args, arguments in tilt.of("k8s_resource")}
+    assert rows.keys() == workloads.keys()
+    taken: list[int] = []
+    for name, arguments in rows.items():
+        have = {p["containerPort"] for c in workloads[name].containers for p in c.get("ports", [])}
+        forwards = [forward["args"] for forward in arguments["port_forwards"]]
+        assert {port for _, port in forwards} <= have
+        taken += [local for local, _ in forwards]
+        assert set(arguments["resource_deps"]) <= workloads.keys()
+        assert len(arguments["labels"]) == 1
+    assert len(taken) == len(set(taken))
+
+
+def test_what_is_applied_fits_together(objects: tuple[Manifest, ...]) -> None:
+    without_tests = tuple(item for item in objects if item["kind"] != "Pod")
+    for wiring in WIRINGS:
+        # A namespace has no labels of ours, and Jaeger, an outsider, no policy.
+        outsiders = ("Deployment/jaeger is under 0 network policies",)
+        assert [text for text in wiring(without_tests, frozenset()) if text not in outsiders] == []
+    for policy in POLICIES:
+        if policy.__name__ != WRITABLE_ON_PURPOSE:
+            assert list(policy(objects)) == []
+
+
+def test_nothing_random_is_rendered(tilt: Recording, objects: tuple[Manifest, ...]) -> None:
+    again = itertools.chain.from_iterable(_yaml(args[0]) for args, _ in tilt.of("k8s_yaml"))
+    assert tuple(again) == objects
+
+
+def test_buttons_act_on_what_is_there(tilt: Recording, objects: tuple[Manifest, ...]) -> None:
+    have = {title(item).lower() for item in objects}
+    labels = {f"{key}={value}" for pod in pods(objects) for key, value in pod.labels.items()}
+    for _, arguments in tilt.of("local_resource"):
+        command = arguments["cmd"]
+        assert command[:5] == ["kubectl", "--context", "kind-jetbridge", "--namespace", NAMESPACE]
+        assert (arguments["auto_init"], arguments["trigger_mode"]) == (False, "manual")
+        for word, following in itertools.pairwise(command):
+            if word == "--selector":
+                assert following in labels
+            if word == "networkpolicy":
+                assert f"networkpolicy/{following}" in have
+            if following.startswith("deployment/"):
+                assert following in have
+        if "dags" in command:
+            source = (ROOT / "examples" / "dags" / f"{command[-1]}.py").read_text()
+            assert f"def {command[-1]}" in source or f'dag_id="{command[-1]}"' in source
+
+
+def test_a_changed_file_starts_the_service_again(tmp_path: Path) -> None:
+    """The dev images' entry point, run for real with a stand-in for `jetbridge gateway`."""
+    sources, log, bin_directory = tmp_path / "src", tmp_path / "log", tmp_path / "bin"
+    sources.mkdir()
+    bin_directory.mkdir()
+    stand_in = bin_directory / "jetbridge"
+    stand_in.write_text(f"#!/bin/sh\necho started $* >> {log}\nexec sleep 600\n")
+    stand_in.chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}", "RELOAD_SOURCES": str(sources)}
+    script = ROOT / "k8s" / "images" / "dev" / "reload.py"
+    process = subprocess.Popen([sys.executable, str(script), "jetbridge", "gateway", "--port", "1"], env=env)
+    try:
+        _await(lambda: _lines(log) == ["started gateway --port 1"])
+        number = itertools.count()
+
+        def changed_and_started() -> bool:
+            # Again and again: the watcher may begin to look only after the first change.
+            (sources / "module.py").write_text(f"x = {next(number)}\n")
+            return len(_lines(log)) > 1
+
+        _await(changed_and_started, every_seconds=2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=PATIENCE_SECONDS)
+
+
+def test_what_is_meant_to_end_ends() -> None:
+    script = ROOT / "k8s" / "images" / "dev" / "reload.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), "sh", "-c", "exit 7"], check=False, timeout=PATIENCE_SECONDS
+    )
+    assert ended.returncode == 7
+
+
+def test_every_service_of_the_charts_is_reloaded(objects: tuple[Manifest, ...]) -> None:
+    text = (ROOT / "k8s" / "images" / "dev" / "reload.py").read_text()
+    for pod in pods(objects):
+        for container in pod.spec["containers"]:
+            if pod.is_long_running and container["image"].startswith("jetbridge-"):
+                words = container["args"]
+                command = ("airflow", words[1]) if words[0] == "airflow" else ("jetbridge", words[0])
+                assert str(command).replace("'", '"') in text
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def _await(condition: Callable[[], bool], every_seconds: float = 0.05) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(every_seconds)
+
+
+def test_charts_are_the_ones_of_the_repository(tilt: Recording) -> None:
+    assert {ROOT / args[0] for args, _ in tilt.of("helm")} == {
+        CHARTS / "jetbridge-plane",
+        CHARTS / "jetbridge-agents",
+    }
