@@ -138,10 +138,11 @@ def test_an_agent_that_hangs_does_not_keep_its_task_running(stack, run):
         os.kill(stack.agents[lost].process.pid, signal.SIGCONT)
 
 
-def test_a_cut_link_longer_than_the_lease(stack, run):
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+def test_a_link_cut_for_longer_than_the_lease(stack, run, direction):
     (lost,) = run.await_agents(1)
     namespace = isolated(stack, lost)
-    namespace.cut()
+    getattr(namespace, f"cut_{direction}")()
     try:
         assert run.await_agents(2)[1] != lost
     finally:
@@ -150,10 +151,10 @@ def test_a_cut_link_longer_than_the_lease(stack, run):
     run.assert_succeeded_after_a_reroute(lost)
 
 
-def test_a_cut_link_shorter_than_the_lease_is_noticed_by_no_task(stack, run):
+def test_a_link_cut_for_less_than_the_lease_is_noticed_by_no_task(stack, run):
     (agent,) = run.await_agents(1)
     namespace = isolated(stack, agent)
-    namespace.cut()
+    namespace.cut_answers()
     time.sleep(LEASE_SECONDS / 3)  # the length of the outage is what is tested
     namespace.heal()
     run.let_go()

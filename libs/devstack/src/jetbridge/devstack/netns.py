@@ -36,20 +36,25 @@ class Namespace:
     name: str
     address: str
     plane_address: str
+    link: str
 
     @property
     def prefix(self) -> tuple[str, ...]:
         """Return the words before a command that has it run in this namespace."""
         return ("ip", "netns", "exec", self.name)
 
-    def cut(self) -> None:
-        """Cut the agent's link: from now on nothing gets through in either direction, and nobody is told."""
-        # The agent's end stays up, so that its connections hang as over a dead line instead of failing.
+    def cut_requests(self) -> None:
+        """Let nothing leave the agent. Its calls fail at once, as when a route is gone."""
         _ip("-n", self.name, "route", "replace", "blackhole", f"{self.plane_address}/32")
 
+    def cut_answers(self) -> None:
+        """Let nothing reach the agent. What it sends arrives; its calls hang, as over a dead line."""
+        _ip("route", "replace", "blackhole", f"{self.address}/32")
+
     def heal(self) -> None:
-        """Join the link again."""
+        """Join the link again in both directions."""
         _ip("-n", self.name, "route", "replace", f"{self.plane_address}/32", "dev", "eth0")
+        _ip("route", "replace", f"{self.address}/32", "dev", self.link)
 
 
 def unavailable() -> str | None:
@@ -117,11 +122,11 @@ class Network:
         name = f"jetbridge-{self._number}-{index}"
         _ip("netns", "add", name)
         self._announce(name)
-        return Namespace(name, self._host(index + 1), self.plane_address)
+        # Interface names are limited to 15 characters.
+        return Namespace(name, self._host(index + 1), self.plane_address, f"jb{self._number}-{index}")
 
     def _connect(self, namespace: Namespace) -> None:
-        # Interface names are limited to 15 characters.
-        link = f"jb{self._number}-{len(self._namespaces)}"
+        link = namespace.link
         inside = ("-n", namespace.name)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace.name)
         _ip("address", "add", f"{self.plane_address}/32", "dev", link)
