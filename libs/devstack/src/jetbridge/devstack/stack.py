@@ -232,7 +232,11 @@ class DevStack:
             self._say(f"agent {name} is registered for {', '.join(agent.spec.queues)}")
 
     def _is_registered(self, name: str) -> Probe:
-        return lambda: registry.is_registered(self.nats.url, name)
+        def probe() -> bool:
+            self.check_alive()  # an agent waits for ever for a gateway that has died
+            return registry.is_registered(self.nats.url, name)
+
+        return probe
 
 
 def _new_directory(label: str) -> Path:
