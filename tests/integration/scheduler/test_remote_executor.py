@@ -293,6 +293,26 @@ async def test_a_task_that_went_on_at_another_scheduler_frees_its_slot_here(make
     assert two.get_event_buffer()[deferring.key][0] == TaskInstanceState.SUCCESS
 
 
+@pytest.mark.parametrize("make", [make_task, make_callback])
+async def test_what_was_released_and_removed_between_two_looks_frees_its_slot_without_an_event(
+    executor, plane, until, make
+):
+    """Whoever released it has Airflow queue it anew; a failure told now would fail the next attempt."""
+    workload = make()
+    queue(executor, workload)
+    await until(executor, lambda: executor.running)
+    (lease,) = await plane.lease()
+    await until(executor, lambda: executor.event_buffer)
+    executor.get_event_buffer()
+    await plane.store.release(lease, "agent worker-1 was lost")
+    await plane.store.remove_released(lease)
+    async with asyncio.timeout(30):
+        while executor._link._session._open.workloads.get(lease.workload_id):
+            await asyncio.sleep(0.02)
+    await until(executor, lambda: not executor.running)
+    assert (executor.event_buffer, executor.queued_tasks, executor.queued_callbacks) == ({}, {}, {})
+
+
 async def test_what_nobody_took_note_of_is_cleared_away(plane, make_executor):
     """Its scheduler died after the task had told Airflow that it succeeded."""
     await plane.store.submit(new_workload(task := make_task()))

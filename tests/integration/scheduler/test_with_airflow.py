@@ -81,10 +81,10 @@ async def agents(plane):
 
 
 PATH = "dag_id=logs/run_id=r/task_id={}/attempt=1.log"
-STORED = "Its log is kept at s3://logs/paris/" + PATH + "."
+STORED = "Its log is kept under s3://logs/paris/" + PATH + "."
 EXPECTED = {
     "running": "This attempt runs on agent worker-1 (site paris). Its log is on that agent, afterwards it is "
-    f"kept at s3://logs/paris/{PATH}.",
+    f"kept under s3://logs/paris/{PATH}.",
     "succeeded": f"This attempt ran on agent worker-1 (site paris). {STORED}",
     "retrying": f"This attempt ran on agent worker-1 (site paris). {STORED}",
     "deferred": f"This attempt ran on agent worker-1 (site paris). {STORED}",

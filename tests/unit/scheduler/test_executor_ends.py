@@ -269,3 +269,16 @@ def test_sigusr2_shows_what_is_where(executor, handed_over, task, capsys):
     handed_over(task("shown"))
     executor.debug_dump()
     assert "shown" in capsys.readouterr().out
+
+
+def test_a_workload_whose_lease_was_taken_back_frees_its_slot_without_an_event(
+    executor, link, handed_over, task
+):
+    """Whoever took it back has Airflow schedule the task anew."""
+    one = handed_over(task())
+    link.lease(id_of(one))
+    executor.heartbeat()
+    executor.get_event_buffer()
+    link.move(id_of(one), WorkloadState.RELEASED)
+    executor.heartbeat()
+    assert (executor.running, executor.get_event_buffer(), link.removed) == (set(), {}, [])

@@ -6,6 +6,7 @@ import pytest
 from airflow.utils.state import CallbackState, TaskInstanceState
 
 from jetbridge.contracts.messages import WorkloadKind
+from jetbridge.contracts.records import OnAgentLost
 from jetbridge.contracts.subjects import Band
 from jetbridge.scheduler.testing import TOKEN
 
@@ -97,8 +98,8 @@ def test_a_callback_is_handed_over_like_a_task(executor, link, handed_over, call
     ("config", "why"),
     [
         ({"jetbridge": {"labels": {"gpu": "yes"}}}, "labels"),
-        ({"jetbridge": {"band": "soon"}}, "band"),
-        ({"jetbridge": "urgent"}, "object"),
+        ({"jetbridge": {"on_agent_lost": "pray"}}, "on_agent_lost"),
+        ({"jetbridge": "reroute"}, "object"),
     ],
 )
 def test_options_that_are_not_understood_fail_the_task_at_once(executor, link, queue, task, config, why):
@@ -132,10 +133,20 @@ def test_a_workload_the_link_cannot_hand_over_fails(executor, link, queue, task)
     assert not executor.queued_tasks
 
 
-def test_a_band_can_be_asked_for(executor, link, queue, task):
-    queue(task(weight=1, executor_config={"jetbridge": {"band": "urgent"}, "pod_override": object()}))
+@pytest.mark.parametrize(
+    ("config", "policy"),
+    [
+        (None, OnAgentLost.REROUTE),
+        ({"pod_override": object()}, OnAgentLost.REROUTE),
+        ({"jetbridge": {"on_agent_lost": "fail"}, "pod_override": object()}, OnAgentLost.FAIL),
+    ],
+)
+def test_options_go_along_and_those_for_other_executors_are_ignored(
+    executor, link, queue, task, config, policy
+):
+    queue(task(executor_config=config))
     executor.heartbeat()
-    assert Band.of(link.submitted[0].workload.priority_weight) is Band.URGENT
+    assert link.submitted[0].workload.on_agent_lost is policy
 
 
 def test_stopping_does_not_wait_for_running_workloads(executor, link, handed_over, task):

@@ -89,8 +89,9 @@ class WorkloadStore:
             on_agent_lost=workload.on_agent_lost,
             changed_at=datetime.now(UTC),
         )
-        for _ in range(_CAS_ATTEMPTS):
-            current = await self.get(workload.workload_id)
+        for attempt in range(_CAS_ATTEMPTS):
+            # Most workloads are new, so the first try spares the round trip of a look.
+            current = await self.get(workload.workload_id) if attempt else None
             try:
                 if current is None:
                     return await self.bucket.create(workload.workload_id, record)

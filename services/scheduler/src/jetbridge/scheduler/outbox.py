@@ -62,10 +62,10 @@ class Outbox:
 
     def send(self, workload: Workload) -> None:
         """Give a workload to the link; raises :class:`~translate.RefusedWorkloadError`."""
-        new = new_workload(workload)
+        key, new = workload.key, new_workload(workload)
         span, traceparent = begin_submit(workload, new)
-        answer = self._link.submit(new, traceparent, queued_at=self._resumed.pop(workload.key, None))
-        self._sent[workload.key] = Sent(workload.key, workload, new.workload_id, answer, span)
+        answer = self._link.submit(new, traceparent, queued_at=self._resumed.pop(key, None))
+        self._sent[key] = Sent(key, workload, new.workload_id, answer, span)
 
     def take_answered(self) -> Iterator[Sent]:
         """Remove and return what the bus has acknowledged, and what can never be."""

@@ -28,6 +28,8 @@ from jetbridge.scheduler.settings import SchedulerSettings
 
 CONNECTION_NAME = "jetbridge-scheduler"
 _SWEEP_LIMIT_SECONDS = 60.0
+_RELEASED_REMEMBERED = 10_000
+"""More than the agents of a site that fails hold together."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,11 +63,13 @@ class Session:
         self._open: _Open | None = None
         self._opened = asyncio.Event()
         self._finished_since: dict[str, float] = {}
+        self._released: dict[str, VersionedWorkload] = {}
 
     def record(self, workload_id: str) -> VersionedWorkload | None:
         """Return a workload's record as last seen. May be called from any thread."""
         current = self._open
-        return current.workloads.get(workload_id) if current else None
+        seen = current.workloads.get(workload_id) if current else None
+        return seen or self._released.get(workload_id)
 
     async def connected(self) -> WorkloadStore:
         """Return the store, waiting while there is no connection."""
@@ -119,7 +123,22 @@ class Session:
             self._finished_since.setdefault(workload_id, monotonic())
         else:
             self._finished_since.pop(workload_id, None)
+        self._remember_released(workload_id, workload)
         self._news()
+
+    def _remember_released(self, workload_id: str, workload: VersionedWorkload | None) -> None:
+        """
+        Keep the last of a released workload, whose record goes as soon as its task was queued anew.
+
+        That takes milliseconds, and the scheduler looks every second or so. A record that merely vanished
+        would mean the loss of a workload.
+        """
+        if workload is not None:
+            self._released.pop(workload_id, None)
+            if workload.record.state is WorkloadState.RELEASED:
+                self._released[workload_id] = workload
+        if len(self._released) > _RELEASED_REMEMBERED:
+            del self._released[next(iter(self._released))]
 
     async def _sweep(self, store: WorkloadStore) -> None:
         """Look for what nobody cleared away, now and then."""

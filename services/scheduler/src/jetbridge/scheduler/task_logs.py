@@ -78,7 +78,7 @@ class AgentLogs:
 def _place(agent: AgentRecord | None, relative_path: str) -> str:
     if agent is None:
         return "there (the agent's log store cannot be looked up now)"
-    return f"at {agent.log_store.rstrip('/')}/{relative_path}" if agent.log_store else "there"
+    return f"under {agent.log_store.rstrip('/')}/{relative_path}" if agent.log_store else "there"
 
 
 class AgentTaskHandler(FileTaskHandler):

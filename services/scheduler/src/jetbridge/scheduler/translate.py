@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from airflow.configuration import conf
@@ -11,6 +11,7 @@ from airflow.executors.workloads import ExecuteCallback, ExecuteTask
 from jetbridge.bus.topology import MAX_WORK_MESSAGE_BYTES
 from jetbridge.bus.workloads import NewWorkload
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
+from jetbridge.contracts.records import OnAgentLost
 
 OPTIONS_KEY = "jetbridge"
 
@@ -20,10 +21,8 @@ Room for the rest of the message: headers, and ids that Airflow limits to 250 ch
 message once and as UTF-8 of up to 4 bytes each.
 """
 
-BandName = Literal["urgent", "high", "normal"]
-
-_WEIGHT_OF_BAND: dict[BandName, int] = {"urgent": 100, "high": 10, "normal": 1}
-"""The lowest ``priority_weight`` of each band; see ``subjects.Band.of``."""
+_CALLBACK_WEIGHT = 100
+"""The most urgent band: Airflow starts callbacks before tasks, since they complete work already done."""
 
 
 class RefusedWorkloadError(ValueError):
@@ -34,10 +33,11 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     ``executor_config={"jetbridge": {…}}`` of a task.
 
-    ``band`` replaces the priority band that the task's ``priority_weight`` would give it in its lane.
+    ``on_agent_lost``: whether a task whose agent is lost is run again elsewhere (``reroute``, the default) or
+    fails (``fail``), and so is retried only if it has retries left.
     """
 
-    band: BandName | None = None
+    on_agent_lost: OnAgentLost = OnAgentLost.REROUTE
 
 
 def options_of(executor_config: Any) -> TaskOptions:
@@ -76,12 +76,12 @@ def workload_id_of(workload: ExecuteTask | ExecuteCallback) -> str:
 
 def _task(workload: ExecuteTask) -> NewWorkload:
     ti = workload.ti
-    band = options_of(ti.executor_config).band
     return NewWorkload(
         workload_id=workload_id_of(workload),
         kind=WorkloadKind.TASK,
         queue=ti.queue,
-        priority_weight=_WEIGHT_OF_BAND[band] if band else ti.priority_weight,
+        priority_weight=ti.priority_weight,
+        on_agent_lost=options_of(ti.executor_config).on_agent_lost,
         coordinates=TaskCoordinates(
             dag_id=ti.dag_id,
             run_id=ti.run_id,
@@ -100,8 +100,7 @@ def _callback(workload: ExecuteCallback) -> NewWorkload:
         kind=WorkloadKind.CALLBACK,
         # A callback has no queue of its own; Airflow's other remote executors do the same.
         queue=conf.get_mandatory_value("operators", "default_queue"),
-        # Airflow starts callbacks before tasks: they complete work that is already done.
-        priority_weight=_WEIGHT_OF_BAND["urgent"],
+        priority_weight=_CALLBACK_WEIGHT,
         coordinates=TaskCoordinates(dag_id=str(data.get("dag_id", "")), run_id=_run_id_of(data)),
         spec=_spec(workload),
     )
