@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MAY_IMPORT_AIRFLOW = {"scheduler", "triggerer", "worker", "xcom"}
+MAY_IMPORT_AIRFLOW = {"dag-processor", "scheduler", "triggerer", "worker", "xcom"}
 
 
 @dataclass(frozen=True)

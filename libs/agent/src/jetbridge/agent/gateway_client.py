@@ -144,10 +144,19 @@ class GatewayClient:
         *,
         answer_seconds: float = ANSWER_TIMEOUT_SECONDS,
     ) -> A:
+        content = await self._send(path, bearer, _encoder.encode(body), answer_seconds=answer_seconds)
+        try:
+            return msgspec.json.decode(content, type=answer)
+        except msgspec.DecodeError as error:
+            raise NotAGatewayError(
+                f"{path} answered 200 with something else than asked for: {error}"
+            ) from error
+
+    async def _send(self, path: str, bearer: str, content: bytes, *, answer_seconds: float) -> bytes:
         try:
             response = await self._http.post(
                 self._gateway + path,
-                content=_encoder.encode(body),
+                content=content,
                 headers={"authorization": f"Bearer {bearer}"},
                 timeout=httpx.Timeout(
                     ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds
@@ -157,12 +166,7 @@ class GatewayClient:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error
         if response.status_code != httpx.codes.OK:
             raise self._error(path, response)
-        try:
-            return msgspec.json.decode(response.content, type=answer)
-        except msgspec.DecodeError as error:
-            raise NotAGatewayError(
-                f"{path} answered 200 with something else than asked for: {error}"
-            ) from error
+        return response.content
 
     def _why_unreachable(self, error: httpx.RequestError) -> str:
         reason = str(error) or type(error).__name__

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from jetbridge.gateway import openapi
+from jetbridge.gateway.dag_processor_routes import dag_processor_routes
 from jetbridge.gateway.gateway import Gateway
 from jetbridge.gateway.guard import Guard, answer_problems
 from jetbridge.gateway.routes import agent_routes, execution_routes, lease_routes, plane_routes
@@ -15,7 +16,14 @@ from jetbridge.gateway.triggerer_routes import triggerer_routes
 def build_app(gateway: Gateway) -> ASGIApp:
     """Return the application: routes inside, ids, errors and metrics around them."""
     app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
-    for routes in (agent_routes, triggerer_routes, lease_routes, execution_routes, plane_routes):
+    for routes in (
+        agent_routes,
+        dag_processor_routes,
+        triggerer_routes,
+        lease_routes,
+        execution_routes,
+        plane_routes,
+    ):
         app.include_router(routes(gateway))
     app.openapi = openapi.document_of(app)  # type: ignore[method-assign]  # as FastAPI's manual says
     answer_problems(app, gateway.metrics)

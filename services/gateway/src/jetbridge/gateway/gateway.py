@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.bundles import BundleStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.bus.keys import shared_key
@@ -28,6 +29,7 @@ from jetbridge.gateway.airflow_tokens import AirflowTokens
 from jetbridge.gateway.auth import Gatekeeper
 from jetbridge.gateway.background import Background
 from jetbridge.gateway.board import Board
+from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
 from jetbridge.gateway.health import CheckFailedError, Health, ReadinessProbe
@@ -56,6 +58,7 @@ class Gateway:
     gatekeeper: Gatekeeper
     agents: AgentDesk
     polls: Polls
+    bundles: BundleDesk
     triggers: TriggerDesk
     proxy: Proxy
     readiness: ReadinessProbe
@@ -106,7 +109,8 @@ async def _wire(
     )
     credentials = Credentials(await shared_key(to.bus, "credentials"))
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
-    triggers = TriggerDesk(await RpcClient.open(to.bus), gatekeeper, metrics)
+    rpc = await RpcClient.open(to.bus)
+    triggers = TriggerDesk(rpc, gatekeeper, metrics)
     holdings = Holdings(known.workloads)
     contact = Contact(to.bus.js.account_info)
     presence = Presence(to.redis, contact, metrics)
@@ -152,6 +156,7 @@ async def _wire(
             background=background,
             metrics=metrics,
         ),
+        bundles=BundleDesk(await BundleStore.open(to.bus), rpc),
         triggers=triggers,
         proxy=Proxy(
             session=to.airflow,

@@ -15,7 +15,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from jetbridge.contracts import api, ids, triggering
+from jetbridge.contracts import api, dag_processing, ids, triggering
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.schema import API, schema_of
 from jetbridge.gateway.health import Health, Readiness
@@ -150,6 +150,38 @@ REPORT = _operation(
     parameters=[_LEASE],
     problems=(*_WITH_CREDENTIAL, ProblemType.NOT_FOUND, ProblemType.LEASE_LOST),
 )
+CLAIM_BUNDLES = _operation(
+    "claimBundles",
+    "Take, keep and give back Dag bundles; safe to repeat",
+    request=dag_processing.ClaimBundlesRequest,
+    response=dag_processing.ClaimBundlesResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+)
+
+
+def bundle_operation(
+    summary: str, request: type[msgspec.Struct], response: type[msgspec.Struct]
+) -> dict[str, Any]:
+    """Return the description of an operation on a bundle that the agent holds."""
+    name = request.__name__.removesuffix("Request")
+    return _operation(
+        name[0].lower() + name[1:],
+        f"{summary}; safe to repeat",
+        request=request,
+        response=response,
+        security="credential",
+        parameters=[_AGENT],
+        problems=(
+            *_WITH_CREDENTIAL,
+            ProblemType.FORBIDDEN,
+            ProblemType.LEASE_LOST,
+            ProblemType.UNUSABLE,
+        ),
+    )
+
+
 ATTACH = _operation(
     "attachTriggerer",
     "Begin to run triggers; what the agent ran before is others' to take",
@@ -285,7 +317,7 @@ def _make(app: FastAPI) -> dict[str, Any]:
         description=_TEXT,
         routes=app.routes,
     )
-    schemas = schema_of(*API, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
+    schemas = schema_of(*API, *dag_processing.ALL_BODIES, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
     document["components"] = {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SECURITY}
     for method, operation in document["paths"]["/execution/{path}"].items():
         operation["operationId"] = f"execution{method.capitalize()}"  # one route, six operations

@@ -13,6 +13,8 @@ import structlog
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.rpc import ClaimCheck
 from jetbridge.bus.settings import BusSettings
+from jetbridge.scheduler.bridge.dag_processing import operations as dag_processing
+from jetbridge.scheduler.bridge.dag_processing.results import ResultCache
 from jetbridge.scheduler.bridge.database import Database
 from jetbridge.scheduler.bridge.metrics import BridgeMetrics
 from jetbridge.scheduler.bridge.rpc import Dispatcher, Operation
@@ -25,9 +27,9 @@ from jetbridge.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 
-def operations(database: Database, hearing: Hearing) -> tuple[Operation[Any], ...]:
+def operations(database: Database, hearing: Hearing, results: ResultCache) -> tuple[Operation[Any], ...]:
     """Return everything the bridge does; each area adds its own."""
-    return (*triggers.operations(database, hearing),)
+    return (*dag_processing.operations(database, results), *triggers.operations(database, hearing))
 
 
 @asynccontextmanager
@@ -42,7 +44,8 @@ async def bridge(
                 await ClaimCheck.open(bus), BridgeMetrics(metrics), publisher(bus), settings.threads
             )
             hearing = Hearing(settings.triggerer_lost_after_seconds)
-            subscribe(bus, dispatcher, operations(database, hearing), settings.max_waiting)
+            results = ResultCache(settings.result_cache_bytes)
+            subscribe(bus, dispatcher, operations(database, hearing, results), settings.max_waiting)
             await bus.broker.start()
             log.info("bridge started", threads=settings.threads)
             unasked = asyncio.create_task(upkeep(database, hearing), name="upkeep of triggers")
