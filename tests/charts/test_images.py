@@ -26,9 +26,15 @@ Largest environment in MiB. The goals are for whole images: 150 MB for the plane
 some 45, and 600 MB for agents, of which Debian and Python take some 110.
 """
 COMMANDS = {
-    "plane": ["jetbridge gateway --help", "jetbridge bus --help", "jetbridge token --help"],
-    "airflow": ["jetbridge --help", "airflow version"],
-    "agent": ["jetbridge worker --help", "pip --version"],
+    "plane": [
+        "jetbridge gateway --help",
+        "jetbridge router --help",
+        "jetbridge sentinel --help",
+        "jetbridge bus --help",
+        "jetbridge token --help",
+    ],
+    "airflow": ["jetbridge bridge --help", "airflow version"],
+    "agent": ["jetbridge worker --help", "jetbridge triggerer --help", "pip --version"],
 }
 
 

@@ -212,7 +212,8 @@ def test_every_service_of_the_charts_is_reloaded(objects: tuple[Manifest, ...]) 
         for container in pod.spec["containers"]:
             if pod.is_long_running and container["image"].startswith("jetbridge-"):
                 words = container["args"]
-                command = ("airflow", words[1]) if words[0] == "airflow" else ("jetbridge", words[0])
+                in_full = words[0] in {"airflow", "jetbridge"}
+                command = (words[0], words[1]) if in_full else ("jetbridge", words[0])
                 assert str(command).replace("'", '"') in text
 
 

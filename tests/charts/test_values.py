@@ -14,7 +14,11 @@ from chartkit.rendering import CHARTS, RELEASES, Scenario, manifests, pods, rend
 from pydantic_settings import BaseSettings
 
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.router.settings import RouterSettings
+from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.settings import SchedulerSettings
+from jetbridge.sentinel.settings import SentinelSettings
+from jetbridge.triggerer.settings import TriggererSettings
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.main import REPORT_SECONDS
 from jetbridge.worker.settings import WorkerSettings
@@ -26,6 +30,9 @@ DELIBERATELY_NOT = {
     "JETBRIDGE_GATEWAY_ALLOW_PLAINTEXT",
     "JETBRIDGE_GATEWAY_HOST",
     "JETBRIDGE_GATEWAY_REUSE_PORT",
+    # Nothing serves it yet.
+    "JETBRIDGE_BRIDGE_HTTP_HOST",
+    "JETBRIDGE_BRIDGE_HTTP_PORT",
     # Secrets come as files.
     "JETBRIDGE_OBJECT_STORE_ACCESS_KEY",
     "JETBRIDGE_OBJECT_STORE_SECRET_KEY",
@@ -38,7 +45,11 @@ MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenar
     [
         ("jetbridge gateway", GatewaySettings, "jetbridge-plane", "gateway"),
         ("airflow scheduler", SchedulerSettings, "jetbridge-plane", "scheduler"),
+        ("jetbridge router", RouterSettings, "jetbridge-plane", "router"),
+        ("jetbridge sentinel", SentinelSettings, "jetbridge-plane", "sentinel"),
+        ("jetbridge bridge", BridgeSettings, "jetbridge-plane", "bridge"),
         ("jetbridge worker", WorkerSettings, "jetbridge-agents", None),
+        ("jetbridge triggerer", TriggererSettings, "jetbridge-agents", None),
         ("jetbridge worker", ObjectStoreSettings, "jetbridge-agents", "objectStore"),
     ],
 )
@@ -48,7 +59,8 @@ def test_every_setting_can_be_set(
     prefix = settings.model_config["env_prefix"]
     named = _offered(chart, place) if place else []
     offered = {f"{prefix}{name}".upper() for name in named} | _set_by_templates(command, chart)
-    assert variables(settings) - offered - DELIBERATELY_NOT == set()
+    not_used = {"JETBRIDGE_AGENT_SLOTS"} if settings is TriggererSettings else set()
+    assert variables(settings) - offered - DELIBERATELY_NOT - not_used == set()
     assert {f"{prefix}{name}".upper() for name in named} <= variables(settings)
 
 
@@ -116,6 +128,8 @@ def _leaves(values: Any, schema: dict[str, Any], defs: dict[str, Any], path: str
 def test_pods_are_given_the_time_their_drain_takes(agents_trial: Scenario, plane_trial: Scenario) -> None:
     for scenario, command, needed in (
         (agents_trial, "jetbridge worker", _worker_seconds),
+        (agents_trial, "jetbridge triggerer", lambda env: 3 * float(env["JETBRIDGE_AGENT_STOP_SECONDS"])),
+        (plane_trial, "jetbridge bridge", lambda env: float(env["JETBRIDGE_BRIDGE_DRAIN_SECONDS"])),
         (plane_trial, "jetbridge gateway", _gateway_seconds),
     ):
         objects = manifests(scenario)

@@ -10,7 +10,11 @@ import sys
 
 SERVICES = (
     ("jetbridge", "gateway"),
+    ("jetbridge", "router"),
+    ("jetbridge", "sentinel"),
+    ("jetbridge", "bridge"),
     ("jetbridge", "worker"),
+    ("jetbridge", "triggerer"),
     ("airflow", "api-server"),
     ("airflow", "scheduler"),
     ("airflow", "dag-processor"),

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / "k8s" / "images"
-PACKAGES = {"plane": "jetbridge-gateway", "airflow": "jetbridge-scheduler", "agent": "jetbridge-worker"}
+PACKAGES = {
+    "plane": {"jetbridge-gateway", "jetbridge-router", "jetbridge-sentinel"},
+    "airflow": {"jetbridge-scheduler"},
+    "agent": {"jetbridge-worker", "jetbridge-triggerer"},
+}
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 
 
@@ -83,15 +87,18 @@ def test_no_secret_and_no_download_but_of_packages(path: Path) -> None:
         assert not re.search(r"https?://|curl|wget|password|token=", rest, re.IGNORECASE)
 
 
-@pytest.mark.parametrize(("role", "package"), PACKAGES.items())
-def test_the_package_is_a_member_and_the_sources_are_its_own(role: str, package: str) -> None:
+@pytest.mark.parametrize(("role", "packages"), PACKAGES.items())
+def test_the_packages_are_members_and_the_sources_are_their_own(role: str, packages: set[str]) -> None:
     path = IMAGES / role / "Dockerfile"
-    synced = set(re.findall(r"--package (\S+)", path.read_text()))
-    assert synced == {package}
-    services = {s for s in copied(stages(path)[-3]) if s.startswith("services/")}
-    folder = f"services/{package.removeprefix('jetbridge-')}"
-    assert services == {folder, f"{folder}/pyproject.toml"}
-    assert tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["name"] == package
+    for command in (
+        rest for word, rest in instructions(path) if word == "RUN" and rest.startswith("uv sync")
+    ):
+        assert set(re.findall(r"--package (\S+)", command)) == packages
+    folders = {f"services/{package.removeprefix('jetbridge-')}" for package in packages}
+    copies = {source for source in copied(stages(path)[-3]) if source.startswith("services/")}
+    assert copies == folders | {f"{folder}/pyproject.toml" for folder in folders}
+    for folder in folders:
+        assert tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["name"] in packages
 
 
 @pytest.mark.parametrize("role", PACKAGES)

@@ -101,6 +101,16 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
 {{- end }}
 {{- end }}
 
+{{/* An agent's own labels (facts for people), given as a dict. */}}
+{{- define "agents.labelsEnv" -}}
+{{- if . }}
+{{- $pairs := list }}
+{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key $value) }}{{ end }}
+- name: JETBRIDGE_AGENT_LABELS
+  value: {{ join "," $pairs | quote }}
+{{- end }}
+{{- end }}
+
 {{- define "agents.envFrom" -}}
 - configMapRef:
     name: {{ include "jetbridge.name" (dict "root" . "component" "airflow") }}

@@ -72,6 +72,27 @@ nats://{{ include "jetbridge.name" (dict "root" . "component" "nats") }}:4222
 {{- end }}
 {{- end }}
 
+{{- define "plane.redisEnv" -}}
+- name: JETBRIDGE_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "plane.redisSecret" . }}
+      key: {{ ternary .Values.redis.key "redis-url" (ne .Values.redis.existingSecret "") }}
+{{- end }}
+
+{{/* Ingress of what serves metrics and nothing else. */}}
+{{- define "plane.metricsIngress" -}}
+{{- if .Values.networkPolicy.metricsFrom }}
+ingress:
+  - ports:
+      - port: metrics
+    from:
+      {{- toYaml .Values.networkPolicy.metricsFrom | nindent 6 }}
+{{- else }}
+ingress: []
+{{- end }}
+{{- end }}
+
 {{- define "plane.natsVolumeMounts" -}}
 {{- if .Values.nats.credentials.existingSecret }}
 - name: nats-credentials

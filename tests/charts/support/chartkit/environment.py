@@ -16,16 +16,24 @@ from pydantic_settings import BaseSettings
 from chartkit.rendering import Manifest, PodTemplate, title
 from jetbridge.bus.settings import BusSettings
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.router.settings import RouterSettings
+from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.settings import SchedulerSettings
+from jetbridge.sentinel.settings import SentinelSettings
 from jetbridge.telemetry.settings import TelemetrySettings
+from jetbridge.triggerer.settings import TriggererSettings
 from jetbridge.worker.settings import WorkerSettings
 from jetbridge.xcom.settings import ObjectStoreSettings
 
 READ_BY: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "jetbridge gateway": (TelemetrySettings, BusSettings, GatewaySettings),
+    "jetbridge router": (TelemetrySettings, BusSettings, RouterSettings),
+    "jetbridge sentinel": (TelemetrySettings, BusSettings, SentinelSettings),
+    "jetbridge bridge": (TelemetrySettings, BusSettings, BridgeSettings),
     "jetbridge bus": (TelemetrySettings, BusSettings),
     "jetbridge token": (TelemetrySettings, BusSettings),
     "jetbridge worker": (TelemetrySettings, WorkerSettings, ObjectStoreSettings),
+    "jetbridge triggerer": (TelemetrySettings, TriggererSettings, ObjectStoreSettings),
     "airflow scheduler": (TelemetrySettings, BusSettings, SchedulerSettings),
     "airflow api-server": (TelemetrySettings, BusSettings),
     "airflow dag-processor": (TelemetrySettings,),
@@ -60,7 +68,7 @@ def command_of(pod: PodTemplate, container: Mapping[str, Any]) -> str | None:
     )
     if "trial_token.py" in " ".join(words):
         return "jetbridge token"
-    return " ".join(words[:2]) if words[0] == "airflow" else f"jetbridge {words[0]}"
+    return " ".join(words[:2]) if words[0] in {"airflow", "jetbridge"} else f"jetbridge {words[0]}"
 
 
 def environment(container: Mapping[str, Any], objects: tuple[Manifest, ...]) -> dict[str, str]:

@@ -16,8 +16,11 @@ from chartkit.rendering import Manifest, PodTemplate, pods
 MAY_USE_THE_API = ("trial-token", "worker-pods")
 """Components that may have a Kubernetes API token: the trial's bootstrap, and workers that were told to."""
 
-WITHOUT_PROBES = ("worker",)
-"""Containers that offer nothing to ask. A worker listens nowhere; the plane hears its heartbeats."""
+WITHOUT_PROBES = ("worker", "triggerer", "bridge")
+"""
+Containers that offer nothing to ask. Agents listen nowhere, the plane hears their heartbeats; the bridge has
+settings for a port of its own, but nothing serves it yet.
+"""
 
 _SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|FERNET|CONN(ECTION)?(_|$)|(ACCESS|PRIVATE)_KEY")
 _PUBLIC_NAME = re.compile(r"_(FILE|PATH|URL|SECONDS)$")

@@ -12,12 +12,7 @@ logs (10 s) and reports (5 s), then 10 s to spare.
   value: {{ join "," $worker.queues | quote }}
 - name: JETBRIDGE_AGENT_SLOTS
   value: {{ $worker.slots | quote }}
-{{- with $worker.labels }}
-{{- $pairs := list }}
-{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key $value) }}{{ end }}
-- name: JETBRIDGE_AGENT_LABELS
-  value: {{ join "," $pairs | quote }}
-{{- end }}
+{{- include "agents.labelsEnv" $worker.labels }}
 - name: JETBRIDGE_AGENT_DRAIN_SECONDS
   value: {{ $worker.drainSeconds | quote }}
 - name: JETBRIDGE_AGENT_STOP_GRACE_SECONDS

@@ -19,6 +19,8 @@ scheduler:
 dag_processor:
   dag_bundle_config_list: {{ .Values.airflow.dagBundles | toJson | quote }}
 logging:
+  # The Log tab says which agent has a task's log; the log itself stays in the execution plane.
+  logging_config_class: jetbridge.scheduler.logging_config.LOGGING_CONFIG
   base_log_folder: /var/lib/airflow/logs
   colored_console_log: "False"
 {{- end }}

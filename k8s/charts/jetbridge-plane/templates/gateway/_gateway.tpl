@@ -1,11 +1,7 @@
 {{- define "plane.gateway.env" -}}
 {{ include "jetbridge.commonEnv" (dict "root" .) }}
 {{ include "plane.natsEnv" . }}
-- name: JETBRIDGE_REDIS_URL
-  valueFrom:
-    secretKeyRef:
-      name: {{ include "plane.redisSecret" . }}
-      key: {{ ternary .Values.redis.key "redis-url" (ne .Values.redis.existingSecret "") }}
+{{ include "plane.redisEnv" . }}
 - name: JETBRIDGE_GATEWAY_PORT
   value: "8443"
 - name: JETBRIDGE_GATEWAY_TLS_CERT_FILE
@@ -16,6 +12,10 @@
   value: http://{{ include "jetbridge.name" (dict "root" . "component" "api-server") }}:{{ .Values.apiServer.service.port }}
 - name: JETBRIDGE_GATEWAY_AIRFLOW_JWT_SECRET_FILE
   value: /etc/jetbridge/airflow/jwt-secret
+- name: JETBRIDGE_GATEWAY_HEARTBEAT_INTERVAL_SECONDS
+  value: {{ .Values.leases.heartbeatIntervalSeconds | quote }}
+- name: JETBRIDGE_GATEWAY_LEASE_SECONDS
+  value: {{ .Values.leases.leaseSeconds | quote }}
 - name: JETBRIDGE_GATEWAY_DRAIN_NOTICE_SECONDS
   value: {{ .Values.gateway.drainNoticeSeconds | quote }}
 - name: JETBRIDGE_GATEWAY_DRAIN_SECONDS
