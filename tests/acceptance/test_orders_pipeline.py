@@ -142,6 +142,36 @@ def test_agents_reach_the_gateway_alone(stack):
         assert [name for name, answered in reached.items() if answered] == ["gateway"]
 
 
+def test_the_log_tab_names_the_agent_and_the_place_of_every_attempt(stack, run_id, rows):
+    for row in rows:
+        answer = stack.client.get(
+            f"dags/{orders.DAG_ID}/dagRuns/{run_id}/taskInstances/{row.task_id}/logs/{row.try_number}",
+            map_index=row.map_index,
+        )
+        text = json.dumps(answer["content"])
+        assert row.agent in text, row
+        assert "Traceback" not in text, row
+        assert "jetbridge-logs" in text or str(stack.directory) in text, row
+
+
+def test_every_log_is_in_the_site_s_object_store(stack, run_id, rows):
+    keys = object_keys(stack.s3, "jetbridge-logs")
+    for row in rows:
+        found = [key for key in keys if is_log_of(key, row) and run_id in unquote(key)]
+        assert found, row
+
+
+def object_keys(store, bucket):
+    return [entry.object_name for entry in orders.client_of(store).list_objects(bucket, recursive=True)]
+
+
+def is_log_of(key, row):
+    parts = unquote(key).split("/")
+    of_task = f"task_id={row.task_id}" in parts
+    of_index = row.map_index < 0 or f"map_index={row.map_index}" in parts
+    return of_task and of_index and parts[-1].startswith(f"attempt={row.try_number}.log")
+
+
 def test_both_gateways_serve_the_one_address(stack):
     assert len(stack.gateways) == 2
     assert all(gateway.alive for gateway in stack.gateways)

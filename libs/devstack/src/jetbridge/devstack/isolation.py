@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -50,6 +51,15 @@ def reachable_from(agent: Agent, addresses: Mapping[str, Address]) -> dict[str, 
 
 
 def environments_of(agent: Agent) -> list[dict[str, str]]:
-    """Return the environment of the agent's process and of each of its children, as the kernel has them."""
+    """
+    Return the environment of the agent's process and of each of its children.
+
+    The kernel's word is taken where it gives one: an agent hides its memory, environment included, from
+    everybody but root.
+    """
+    environments = [dict(agent.process.command.env)]
     process = psutil.Process(agent.process.pid)
-    return [one.environ() for one in (process, *process.children(recursive=True))]
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+            environments.append(one.environ())
+    return environments

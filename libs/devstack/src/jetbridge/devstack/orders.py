@@ -33,17 +33,21 @@ def agent_environment(store: S3Server) -> dict[str, str]:
     return {CONNECTION_VARIABLE: json.dumps(connection)}
 
 
-def read_object(store: S3Server, key: str, bucket: str = BUCKET) -> bytes:
-    """Fetch one object with a client of our own."""
+def client_of(store: S3Server) -> Minio:
+    """Return a client of our own, as the store's one user."""
     address = urlsplit(store.endpoint_url)
-    client = Minio(
+    return Minio(
         address.netloc,
         access_key=store.access_key,
         secret_key=store.secret_key,
         secure=address.scheme == "https",
         region=store.region,
     )
-    answer = client.get_object(bucket, key)
+
+
+def read_object(store: S3Server, key: str, bucket: str = BUCKET) -> bytes:
+    """Fetch one object."""
+    answer = client_of(store).get_object(bucket, key)
     try:
         return answer.read()
     finally:
