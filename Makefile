@@ -71,6 +71,11 @@ fmt: $(READY) ## Format the code and fix what can be fixed by itself
 
 ##@ Now and then
 
+.PHONY: bench
+bench: $(READY) ## Measure against LocalExecutor, and the gateway alone; prints JSON, takes about 10 minutes
+	@$(BIN)/python benchmarks/pipe.py
+	@$(BIN)/python benchmarks/executors.py
+
 .PHONY: lock
 lock: $(UV) ## Lock the newest dependencies that the pyproject files allow
 	$(UV) lock --upgrade
