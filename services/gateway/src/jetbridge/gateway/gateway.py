@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.beats import open_beats
 from jetbridge.bus.bundles import BundleStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusUnavailableError
@@ -113,7 +114,7 @@ async def _wire(
     triggers = TriggerDesk(rpc, gatekeeper, metrics)
     holdings = Holdings(known.workloads)
     contact = Contact(to.bus.js.account_info)
-    presence = Presence(to.redis, contact, metrics)
+    presence = Presence(to.redis, await open_beats(to.bus), contact, metrics)
     board = Board(Outstanding())
     matchmaker = Matchmaker(
         bus=to.bus,

@@ -22,6 +22,7 @@ from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.bridge.subscribers import drain, publisher, subscribe
 from jetbridge.scheduler.bridge.triggers import operations as triggers
 from jetbridge.scheduler.bridge.triggers.upkeep import Hearing, upkeep
+from jetbridge.scheduler.bridge.workloads import requeue_operation
 from jetbridge.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,11 @@ log = structlog.get_logger(__name__)
 
 def operations(database: Database, hearing: Hearing, results: ResultCache) -> tuple[Operation[Any], ...]:
     """Return everything the bridge does; each area adds its own."""
-    return (*dag_processing.operations(database, results), *triggers.operations(database, hearing))
+    return (
+        *dag_processing.operations(database, results),
+        *triggers.operations(database, hearing),
+        requeue_operation(database),
+    )
 
 
 @asynccontextmanager
