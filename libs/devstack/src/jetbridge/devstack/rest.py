@@ -64,7 +64,7 @@ class AirflowClient:
             if errors:
                 msg = f"{errors[0]['filename']} cannot be imported:\n{errors[0]['stack_trace']}"
                 raise WaitError(msg)
-            return any(dag["dag_id"] == dag_id for dag in self.get("dags", exclude_stale=False)["dags"])
+            return any(dag["dag_id"] == dag_id for dag in self.get("dags", dag_id_pattern=dag_id)["dags"])
 
         self.wait(parsed, f"Dag {dag_id} to be parsed", timeout_seconds=timeout_seconds)
 

@@ -137,17 +137,20 @@ class DevStack:
         self._say("starting Airflow: api-server, scheduler, dag-processor")
         self.airflow.start()
         if self.plane is not None:
-            certificates = self._start_gateways(self.plane, host)
-            self._start_agents(self.plane, certificates)
-            self.failover = plane.add_failover(self.supervisor, self.plane, environment)
-            for process in self.failover.values():
-                process.start()
+            self._start_jetbridge(self.plane, host, environment)
         self.airflow.wait_ready()
         self.client = AirflowClient(self.airflow.url)
         undo.callback(self.client.close)
         self.client.log_in()
         self._say(f"Airflow answers at {self.airflow.url}")
         self._await_agents()
+
+    def _start_jetbridge(self, prepared: plane.Plane, host: str, environment: Mapping[str, str]) -> None:
+        certificates = self._start_gateways(prepared, host)
+        self._start_agents(prepared, certificates)
+        self.failover = plane.add_failover(self.supervisor, prepared, environment)
+        for process in self.failover.values():
+            process.start()
 
     def _make_network(self) -> str:
         """Make the agents' namespaces where that is possible; returns the address agents can reach."""

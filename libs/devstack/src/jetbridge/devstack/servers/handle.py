@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +81,3 @@ class Server:
     def kill(self) -> None:
         """Stop the server as a crash would."""
         self.lifecycle.kill()
-
-
-StartServer = Callable[..., Server]
