@@ -179,6 +179,7 @@ def airflow_of_a_site(probe_dir):
         "PROBE_DIR": str(probe_dir),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "AIRFLOW__CORE__XCOM_BACKEND": "airflow.sdk.execution_time.xcom.BaseXCom",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
         "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "",
     }

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
+from jetbridge.agent import side_tasks
 from jetbridge.agent.side_tasks import SideTasks, TaskDiedError
+from jetbridge.agent.waiting import wait_at_most
 
 
 @pytest.fixture
@@ -66,3 +68,37 @@ async def test_cancelled_tasks_have_not_failed(tasks):
     assert cleaned.is_set()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(tasks.failure(), 0.05)
+
+
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again(tasks, monkeypatch):
+    monkeypatch.setattr(side_tasks, "CANCEL_AGAIN_SECONDS", 0.01)
+    lost = []
+
+    async def loses_one():
+        while not lost:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.append(True)
+        await asyncio.Event().wait()
+
+    tasks.run_forever("loses one", loses_one())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(tasks.cancel(), 30)
+    assert lost
+
+
+async def test_a_cancellation_that_arrives_with_the_event_is_not_lost():
+    event = asyncio.Event()
+
+    async def waits():
+        await wait_at_most(event, 3600)
+        pytest.fail("the wait swallowed the cancellation")
+
+    waiting = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    event.set()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -9,7 +9,6 @@ as soon as another call came through.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from typing import TypeVar
 import structlog
 
 from jetbridge.agent.errors import GatewayError, GatewayUnreachableError
+from jetbridge.agent.waiting import wait_at_most
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -102,5 +102,4 @@ class Link:
             # The gateway is there and asked for patience: that others come through changes nothing.
             await asyncio.sleep(seconds)
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._came_through.wait(), seconds)
+        await wait_at_most(self._came_through, seconds)

@@ -88,7 +88,8 @@ async def run_agent(
     if why:
         role.terminate(why)
     try:
-        await asyncio.wait_for(role.idle(), limits.terminate_seconds)
+        async with asyncio.timeout(limits.terminate_seconds):
+            await role.idle()
     except TimeoutError:
         log.error(  # noqa: TRY400 - the time-out itself says nothing
             "some work could not be ended and reported in time", leases=role.leases()

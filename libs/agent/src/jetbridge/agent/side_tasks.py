@@ -12,6 +12,9 @@ from jetbridge.agent.errors import AgentError
 
 log = structlog.get_logger(__name__)
 
+CANCEL_AGAIN_SECONDS = 1.0
+"""Libraries, too, sometimes lose a cancellation (see ``waiting``); an agent must end nevertheless."""
+
 
 class TaskDiedError(AgentError):
     """A task that runs as long as the agent came to an end."""
@@ -44,11 +47,11 @@ class SideTasks:
         raise self._failure
 
     async def cancel(self) -> None:
-        """Cancel all tasks and wait until they are done."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel all tasks and wait until they are done; one that ignores it is cancelled again."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

@@ -1,4 +1,9 @@
-"""Small waits that asyncio does not have in one call."""
+"""
+Small waits that asyncio does not have in one call.
+
+Nothing here or in an agent uses ``asyncio.wait_for``: before Python 3.12 it swallows a cancellation that
+arrives together with the result, and a loop that goes on after its cancellation never lets its agent end.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,8 @@ T = TypeVar("T")
 async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
     """Wait until the event is set, but no longer than ``seconds``."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), max(0.0, seconds))
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
 
 
 async def first(*works: Coroutine[Any, Any, Any]) -> None:

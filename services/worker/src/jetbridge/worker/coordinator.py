@@ -7,8 +7,7 @@ process be reaped. A supervisor that is scheduled in between, which on a busy ma
 socket left to wake it and sleeps those 5 s: the slot stays taken and the log unsent. The selector given to it
 here wakes up for SIGCHLD as well.
 
-``tests/unit/worker/test_airflow_contract.py`` fails when Airflow changes what this relies on, and
-``tests/integration/worker/test_prompt_end.py`` when Airflow no longer needs it.
+``tests/unit/worker/test_airflow_contract.py`` fails when Airflow changes what this relies on.
 """
 
 from __future__ import annotations

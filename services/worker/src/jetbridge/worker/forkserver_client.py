@@ -36,6 +36,9 @@ MAX_DEATHS = 5
 DEATH_WINDOW_SECONDS = 600.0
 """A fork server that dies more often than ``MAX_DEATHS`` within this time will not get better by itself."""
 
+PAUSES_SECONDS = (0.0, 1.0, 3.0, 7.0)
+"""Before the next start, by the number of recent deaths: one may be chance, more may need time to pass."""
+
 CLOSE_SECONDS = 10.0
 """Killing everything takes milliseconds; only a process stuck in the kernel takes longer."""
 
@@ -117,22 +120,27 @@ class Incarnation:
         await self._send(Stop(lease=lease, grace_seconds=grace_seconds))
 
     async def wait(self) -> str:
-        """Wait for the death of the process, settle what ran in it, and return how it died."""
+        """Wait for the death of the process and return how it died."""
         await self._hung_up.wait()
         await self.close()
         status = await self._process.wait()
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return (
+            f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        )
+
+    def settle(self, how: str) -> None:
+        """Have everything that ran in the dead process end with it."""
         for lease, ended in self._running.items():
             reason = f"the worker's fork server {how}, and the task's processes died with it"
             self._settle(ended, Exited(lease=lease, outcome=Outcome.FAILED, reason=reason))
         self._running.clear()
-        return how
 
     async def close(self) -> None:
         """End the process, and with it everything it forked."""
         self._hang_up()
         try:
-            await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -216,9 +224,12 @@ class ForkServerKeeper:
         ``changed`` is called whenever ``ready`` changes.
         """
         while True:
-            how = await self._live_once(changed)
+            incarnation = self._current = await Incarnation.launch(self._launch)
+            how = await self._live(incarnation, changed)
             log.error("fork server died", how=how)
             await self._bury()
+            # Not before: what is reported from here on says that nothing of the task runs any more.
+            incarnation.settle(how)
             await self._mourn(how)
 
     async def wait_ready(self) -> None:
@@ -246,8 +257,7 @@ class ForkServerKeeper:
         if self._current is not None:
             await self._current.close()
 
-    async def _live_once(self, changed: Callable[[], None]) -> str:
-        incarnation = self._current = await Incarnation.launch(self._launch)
+    async def _live(self, incarnation: Incarnation, changed: Callable[[], None]) -> str:
         await asyncio.wait({incarnation.ready}, timeout=READY_SECONDS)
         if not incarnation.ready.done():
             log.error("fork server is not ready in time", limit_seconds=READY_SECONDS)
@@ -271,7 +281,7 @@ class ForkServerKeeper:
                 f"the last time it {how}; look for the reason in the log lines before this one"
             )
         recent = sum(now - death < DEATH_WINDOW_SECONDS for death in self._deaths)
-        await asyncio.sleep(2.0 ** (recent - 1) - 1)  # 0, 1, 3, 7 s
+        await asyncio.sleep(PAUSES_SECONDS[recent - 1])
 
 
 def _log_ready(ready: Ready) -> None:

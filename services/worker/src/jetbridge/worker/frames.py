@@ -10,6 +10,7 @@ passes it on unread, so that what it forks later cannot find the token of an ear
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 
@@ -145,10 +146,12 @@ def receive_event(sock: socket.socket) -> Event:
 
 def receive_command(sock: socket.socket) -> tuple[Command, int | None]:
     """Read one command and the descriptor that came along; raises :class:`HungUpError` at the end."""
-    # Without MSG_CMSG_CLOEXEC the descriptor would survive into programs that tasks execute.
-    data, descriptors, _flags, _address = socket.recv_fds(sock, MAX_FRAME_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _flags, _address = socket.recv_fds(sock, MAX_FRAME_BYTES, 1)
     if not data:
         raise HungUpError("the agent closed its socket")
+    for descriptor in descriptors:
+        # Else it would survive into programs that tasks execute. (Python's recv_fds ignores its flags.)
+        fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     return _commands.decode(data), descriptors[0] if descriptors else None
 
 

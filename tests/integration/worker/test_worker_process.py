@@ -1,0 +1,233 @@
+"""``jetbridge worker`` as a process of its own, over HTTP, with what it starts killed in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from jetbridge.agent.errors import ExitCode
+from jetbridge.contracts.ids import AgentToken
+from jetbridge.contracts.messages import Outcome
+from jetbridge.worker.worker import DISOWNED
+
+SECONDS = 60
+
+
+class WorkerProcess:
+    """A worker that a test started, and what it can see of it."""
+
+    def __init__(self, plane, probe_dir, log_file, argv, env):
+        self.plane = plane
+        self.gateway = plane.gateway
+        self.probe_dir = probe_dir
+        self.log_file = log_file
+        self.argv = argv
+        self.env = env
+
+    async def start(self):
+        with self.log_file.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.argv, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+        return self
+
+    @property
+    def log(self):
+        return self.log_file.read_text()
+
+    async def until(self, condition):
+        def look():
+            assert self.process.returncode is None, self.log
+            return condition()
+
+        await self.gateway.until(look, SECONDS)
+
+    async def run(self, spec):
+        """Offer a workload and wait until its task shows that it runs."""
+        lease = await self.gateway.offer(spec)
+        return lease, await self.shown({"lingers": "lingers"}.get(spec["ti"]["task_id"], "waiting"))
+
+    async def shown(self, name):
+        path = self.probe_dir / f"{name}.json"
+        await self.until(path.exists)
+        facts = json.loads(path.read_text())
+        path.unlink()
+        return facts
+
+    def go_on(self):
+        (self.probe_dir / "go on").touch()
+
+    def tree(self):
+        """The worker and all its descendants."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def fork_server(self):
+        (child,) = psutil.Process(self.process.pid).children()
+        return child
+
+    async def gone(self, processes):
+        await self.gateway.until(lambda: not any(map(alive, processes)), SECONDS)
+
+    async def exit_code(self):
+        return await asyncio.wait_for(self.process.wait(), SECONDS)
+
+
+def alive(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.fixture
+async def worker(new_plane, site_env, tmp_path):
+    async with new_plane() as plane:
+        token_file = tmp_path / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(str(plane.gateway.token))
+        argv = [sys.executable, "-m", "jetbridge.cli", "worker", "--gateway", plane.url, "--allow-http"]
+        argv += ["--token-file", str(token_file), "--name", "a1", "--slots", "2"]
+        argv += ["--data-dir", str(tmp_path / "data"), "--stop-grace-seconds", "0.2"]
+        env = {**os.environ, **site_env(tmp_path)}
+        worker = WorkerProcess(plane, tmp_path, tmp_path / "worker.log", argv, env)
+        yield await worker.start()
+        if worker.process.returncode is None:
+            worker.process.kill()
+            await worker.process.wait()
+
+
+async def test_a_task_from_its_offer_to_its_report_and_a_drain(worker, specs):
+    spec = specs.task("waits_for_the_test")
+    lease, task = await worker.run(spec)
+    worker.process.terminate()
+    await worker.until(lambda: worker.gateway.called("heartbeat")[-1].body.draining)
+    assert alive(psutil.Process(task["pid"]))
+    worker.go_on()
+    assert await worker.exit_code() == ExitCode.OK
+    assert worker.gateway.reports[lease].outcome is Outcome.SUCCEEDED
+    assert worker.plane.states_of(spec["ti"]["id"]) == ["success"]
+    registration = worker.gateway.called("register")[0].body
+    assert registration.queues == ("default",)
+    secrets = [str(worker.gateway.token), worker.gateway.credential, f"token-of-{lease}"]
+    assert not any(secret in worker.log for secret in secrets)
+
+
+async def test_kill_9_of_the_agent_kills_all_below_it_and_the_next_agent_says_so(worker, specs):
+    lease, task = await worker.run(specs.task("lingers"))
+    tree = worker.tree()
+    assert {task["pid"], task["ppid"], *task["children"]} < {process.pid for process in tree}
+    worker.process.kill()
+    await worker.gone(tree)
+    await worker.process.wait()
+
+    await worker.start()
+    await worker.until(lambda: lease in worker.gateway.reports)
+    assert worker.gateway.reports[lease].outcome is Outcome.ABANDONED
+    assert worker.gateway.reports[lease].reason == DISOWNED
+
+
+async def test_kill_9_of_the_fork_server_kills_all_below_it_and_the_worker_goes_on(worker, specs):
+    lease, task = await worker.run(specs.task("lingers"))
+    fork_server = worker.fork_server()
+    below = fork_server.children(recursive=True)
+    assert {task["pid"], task["ppid"], *task["children"]} <= {process.pid for process in below}
+    fork_server.kill()
+    await worker.gone(below)
+    await worker.until(lambda: lease in worker.gateway.reports)
+    assert worker.gateway.reports[lease].outcome is not Outcome.SUCCEEDED
+    assert "fork server was killed by SIGKILL" in worker.gateway.reports[lease].reason
+
+    next_lease = await worker.gateway.offer(specs.task("succeeds"))
+    await worker.until(lambda: next_lease in worker.gateway.reports)
+    assert worker.gateway.reports[next_lease].outcome is Outcome.SUCCEEDED
+
+
+async def test_a_second_signal_ends_tasks_reports_them_and_leaves_nothing(worker, specs):
+    spec = specs.task("lingers")
+    lease, _ = await worker.run(spec)
+    tree = worker.tree()
+    worker.process.terminate()
+    await worker.until(lambda: worker.gateway.called("heartbeat")[-1].body.draining)
+    worker.process.terminate()
+    assert await worker.exit_code() == ExitCode.OK
+    await worker.gone(tree)
+    assert worker.gateway.reports[lease].reason == "the worker was told to stop at once"
+    assert worker.plane.states_of(spec["ti"]["id"]) == ["failed"]
+
+
+async def test_ctrl_c_in_a_terminal_drains_as_well(worker, specs):
+    lease, _ = await worker.run(specs.task("waits_for_the_test"))
+    os.killpg(worker.process.pid, signal.SIGINT)
+    await worker.until(lambda: worker.gateway.called("heartbeat")[-1].body.draining)
+    worker.go_on()
+    assert await worker.exit_code() == ExitCode.OK
+    assert worker.gateway.reports[lease].outcome is Outcome.SUCCEEDED
+
+
+async def test_a_gateway_restart_in_the_middle_of_a_run_costs_no_task(worker, specs):
+    spec = specs.task("waits_for_the_test")
+    lease, _ = await worker.run(spec)
+    await worker.plane.stop()
+    worker.go_on()
+    await worker.until(lambda: "gateway connection lost" in worker.log)
+    worker.gateway.credential = ""  # the new gateway may have another signing key, too
+    await worker.plane.start()
+    await worker.until(lambda: lease in worker.gateway.reports)
+    assert worker.gateway.reports[lease].outcome is Outcome.SUCCEEDED
+    assert worker.plane.states_of(spec["ti"]["id"]) == ["success"]
+    await worker.until(lambda: "gateway connection restored" in worker.log)
+
+
+async def test_a_revoked_token_is_a_clear_sentence_and_exit_3(worker):
+    worker.gateway.token = AgentToken.generate()
+    worker.gateway.credential = "revoked"
+    assert await worker.exit_code() == ExitCode.REFUSED
+    assert "it may have expired or been revoked" in worker.log
+
+
+async def test_one_data_directory_is_for_one_agent(worker):
+    await worker.until(lambda: worker.gateway.called("heartbeat"))
+    first = worker.process
+    await worker.start()
+    assert await worker.exit_code() == ExitCode.USAGE
+    assert "another agent uses the data directory" in worker.log
+    worker.process = first
+
+
+async def test_a_process_of_the_same_user_cannot_look_into_the_agent(worker):
+    await worker.until(lambda: worker.gateway.called("heartbeat"))
+    worker.process.kill()
+    await worker.process.wait()
+    worker.argv = [*UNPRIVILEGED, *worker.argv]
+    worker.gateway.calls.clear()
+    await worker.start()
+    await worker.until(lambda: any(call.body.free_slots for call in worker.gateway.called("poll")))
+    open_to_all = await asyncio.create_subprocess_exec(*UNPRIVILEGED, "sleep", "60")
+    try:
+        async with asyncio.timeout(SECONDS):
+            while not await can_read_environ(open_to_all.pid):  # else this test could not fail
+                await asyncio.sleep(0.01)  # setpriv has not replaced itself by sleep yet
+        assert not await can_read_environ(worker.process.pid)
+        assert not await can_read_environ(worker.fork_server().pid)
+    finally:
+        open_to_all.kill()
+        await open_to_all.wait()
+
+
+# Root may look into any process, unless it has given its capabilities away.
+UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--"] if os.geteuid() == 0 else []
+
+
+async def can_read_environ(pid):
+    reading = await asyncio.create_subprocess_exec(
+        *UNPRIVILEGED, "cat", f"/proc/{pid}/environ", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    return await reading.wait() == 0
