@@ -20,3 +20,15 @@ $(CHARTS_READY): uv.lock pyproject.toml $(MEMBERS) | $(UV)
 	@echo "==> installing what the charts' tests need (once; some 100 MB to fetch)"
 	@UV_PROJECT_ENVIRONMENT=$(CHARTS_ENV) $(UV) sync --frozen --group charts --compile-bytecode --quiet
 	@touch $@
+
+# Docker where its engine answers, else buildah. BUILD_ARGS is passed on, for example --platform or --build-arg.
+BUILDER = $(shell docker info >/dev/null 2>&1 && echo "docker build" || echo "buildah bud --layers")
+VERSION := 0.1.0
+
+.PHONY: images
+images: ## Build the three images, with Docker or buildah
+	@for role in plane airflow agent; do \
+	  echo "==> jetbridge-$$role:$(VERSION)"; \
+	  $(BUILDER) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) $(BUILD_ARGS) \
+	    --target $$role --file k8s/images/$$role/Dockerfile --tag jetbridge-$$role:$(VERSION) .; \
+	done
