@@ -101,7 +101,8 @@ def start_container(  # noqa: PLR0913 - what a container is
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - optional dependency
 
     container = DockerContainer(image)
-    container.with_kwargs(ports={f"{container_port}/tcp": address})
+    # Not with_bind_ports(), which publishes on every address of this machine.
+    container.ports[f"{container_port}/tcp"] = address  # type: ignore[assignment]  # docker takes pairs, too
     for key, value in (env or {}).items():
         container.with_env(key, value)
     for path, inside in (mounts or {}).items():

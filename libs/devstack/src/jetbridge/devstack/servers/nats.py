@@ -65,7 +65,7 @@ def _start_container(supervisor: Supervisor, name: str) -> NatsServer:
         address=(_HOST, port),
         container_port=_PORT,
         ready=speaks(_HOST, port, expect=b"INFO "),
-        command=["-c", "/etc/jetbridge-nats.conf"],
+        command=["nats-server", "-c", "/etc/jetbridge-nats.conf"],
         mounts={config: "/etc/jetbridge-nats.conf"},
     )
     return NatsServer(lifecycle, f"Docker image {IMAGE}", _url(password, port))
