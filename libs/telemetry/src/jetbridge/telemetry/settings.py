@@ -9,16 +9,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class TelemetrySettings(BaseSettings):
-    """
-    ``JETBRIDGE_LOG_LEVEL`` and ``JETBRIDGE_LOG_FORMAT``.
+    """``JETBRIDGE_LOG_LEVEL`` and ``JETBRIDGE_LOG_FORMAT``."""
 
-    ``log_format`` ``auto`` means a human console when stderr is a terminal and JSON lines otherwise.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="JETBRIDGE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        use_attribute_docstrings=True, env_prefix="JETBRIDGE_", extra="ignore", frozen=True
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """The least important lines that are written."""
+
     log_format: Literal["auto", "json", "console"] = "auto"
+    """JSON lines, or a console for people; ``auto`` takes the console when stderr is a terminal."""
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -18,24 +18,13 @@ class ObjectStoreSettings(BaseSettings):
     """
     ``JETBRIDGE_OBJECT_STORE_*``.
 
-    ``endpoint_url`` has no default: a worker whose operator forgot it must not send data to a public cloud.
-
     Credentials, the first of these that is set: ``access_key`` and ``secret_key``; the files
-    ``access_key_file`` and ``secret_key_file``, read again for each request, so that they can be rotated;
-    otherwise what AWS's own tools would find (``AWS_*`` variables, credentials file, web identity,
-    container or instance role).
-
-    ``key_prefix`` comes before every key, for sites that share a bucket. ``ca_file`` is a PEM file with
-    the authorities to trust instead of the usual ones.
-
-    ``part_size_bytes``: larger objects travel in parts of this size, and a transfer holds at most
-    two parts in memory. S3 allows 5 MiB to 5 GiB and 10,000 parts, so the default reaches 78 GiB.
-
-    ``connect_timeout_seconds`` and ``read_timeout_seconds`` limit each try, ``retries`` is how many more
-    follow the first: an address that swallows packets is given up after about 22 s.
+    ``access_key_file`` and ``secret_key_file``; otherwise what AWS's own tools would find (``AWS_*``
+    variables, credentials file, web identity, container or instance role).
     """
 
     model_config = SettingsConfigDict(
+        use_attribute_docstrings=True,
         env_prefix="JETBRIDGE_OBJECT_STORE_",
         extra="ignore",
         frozen=True,
@@ -43,19 +32,50 @@ class ObjectStoreSettings(BaseSettings):
     )
 
     endpoint_url: str
+    """``http(s)://host[:port]``. No default: a forgotten setting must not send data to a public cloud."""
+
     region: str = "us-east-1"
+    """Region that requests are signed for."""
+
     access_key: str | None = None
+    """Access key id."""
+
     secret_key: SecretStr | None = None
+    """Secret access key."""
+
     access_key_file: Path | None = None
+    """File with the access key id, read again for each request, so that it can be rotated."""
+
     secret_key_file: Path | None = None
+    """File with the secret access key, likewise."""
+
     ca_file: Path | None = None
+    """PEM file with the authorities to trust instead of the usual ones."""
+
     xcom_bucket: str = "jetbridge-xcom"
+    """Bucket of XCom values; made on demand."""
+
     logs_bucket: str = "jetbridge-logs"
+    """Bucket of task logs; made on demand."""
+
     key_prefix: str = Field(default="", max_length=256, pattern=r"^[A-Za-z0-9._/=-]*$")
+    """Comes before every key, for sites that share a bucket."""
+
     part_size_bytes: int = Field(default=8 * MIB, ge=5 * MIB, le=5 * 1024 * MIB)
+    """
+    Larger objects travel in parts of this size, at most two of them in memory.
+
+    S3 allows 5 MiB to 5 GiB and 10,000 parts, so the default reaches 78 GiB.
+    """
+
     connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    """Limit of connecting, for each try."""
+
     read_timeout_seconds: float = Field(default=30.0, gt=0)
+    """Limit of waiting for data, for each try."""
+
     retries: int = Field(default=3, ge=0, le=10)
+    """Tries after the first; an address that swallows packets is given up after about 22 s."""
 
     @field_validator("endpoint_url")
     @classmethod
