@@ -17,6 +17,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.gateway.problems import MEDIA_TYPE, encode_problem
 
+_FAREWELL_SECONDS = 1.0
+"""
+How long a closing TLS connection waits for the other side's close_notify; uvloop alone waits 30 s.
+
+An idle connection in a client's pool reads nothing, so its goodbye never comes.
+"""
+
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection. :func:`bounded` makes a class with other limits."""
@@ -28,6 +35,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.TimerHandle | None = None
         self._refusal = (ProblemType.MALFORMED, "This is not an HTTP/1.1 request.")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -36,8 +44,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Forget the clocks."""
         self._stop_clock()
+        if self._farewell is not None:
+            self._farewell.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -47,6 +57,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._head_timer is not None and self._head_bytes > self.max_head_bytes:
             self._refuse_large_head()
+
+    def shutdown(self) -> None:
+        """Close an idle connection; without waiting long for a client that does not listen to say goodbye."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._farewell = self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
 
     def on_message_begin(self) -> None:
         """Start the clock of the next request on this connection."""
@@ -93,7 +109,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        self.transport.close()
+        self.transport.abort()
 
     def _refuse_large_head(self) -> None:
         self._stop_clock()

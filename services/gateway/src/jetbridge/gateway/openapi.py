@@ -20,6 +20,7 @@ from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.schema import API, schema_of
 from jetbridge.gateway.health import Health, Readiness
 from jetbridge.gateway.problems import MEDIA_TYPE
+from jetbridge.gateway.proxy_rules import METHODS
 
 _TEXT = """\
 Between execution agents and an Airflow control plane. Agents only dial out; everything they need is here.
@@ -218,7 +219,7 @@ DETACH = _operation(
     parameters=[_AGENT],
     problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
 )
-EXECUTION: dict[str, Any] = {
+_EXECUTION: dict[str, Any] = {
     "summary": "Airflow's Execution API, for the workload of one lease",
     "description": "Whatever Airflow answers is passed on, without its tokens.",
     "responses": {
@@ -238,9 +239,12 @@ EXECUTION: dict[str, Any] = {
             )
         ),
     },
-    "openapi_extra": {"security": [{"leaseToken": []}], "parameters": [_BELOW]},
-    "response_model": None,
+    "security": [{"leaseToken": []}],
+    "parameters": [_BELOW],
+    "tags": ["execution"],
 }
+"""Described here and not by its route: one function serves all methods, and each needs an id of its own."""
+
 HEALTHZ: dict[str, Any] = {
     "operation_id": "healthz",
     "summary": "Whether the process lives",
@@ -319,6 +323,7 @@ def _make(app: FastAPI) -> dict[str, Any]:
     )
     schemas = schema_of(*API, *dag_processing.ALL_BODIES, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
     document["components"] = {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SECURITY}
-    for method, operation in document["paths"]["/execution/{path}"].items():
-        operation["operationId"] = f"execution{method.capitalize()}"  # one route, six operations
+    document["paths"]["/execution/{path}"] = {
+        method.lower(): {"operationId": f"execution{method.capitalize()}", **_EXECUTION} for method in METHODS
+    }
     return document
