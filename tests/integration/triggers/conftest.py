@@ -4,8 +4,6 @@ A plane for triggers: Airflow's real database, its Execution API, NATS, the brid
 The tests play Airflow's scheduler: they make runs, defer task instances, and look what became of them.
 """
 
-import json
-import os
 import secrets
 import sys
 import time
@@ -95,9 +93,10 @@ class World:
 
     def __init__(self):
         self.dag_id = f"dag-{uuid.uuid4().hex[:8]}"
-        self._sync_dag()
+        self.sync_dag()
 
-    def _sync_dag(self, **kwargs):
+    def sync_dag(self, *operators, dag_id=None, **kwargs):
+        """Have the plane know a Dag, as a Dag processor does; ``operators`` are made in it."""
         import pendulum
         from airflow.dag_processing.collection import update_dag_parsing_results_in_db
         from airflow.models.dagbundle import DagBundleModel
@@ -106,8 +105,12 @@ class World:
         from airflow.serialization.serialized_objects import LazyDeserializedDAG
         from airflow.utils.session import create_session
 
-        with DAG(self.dag_id, schedule=None, start_date=pendulum.datetime(2026, 1, 1), **kwargs) as dag:
-            EmptyOperator(task_id="task")
+        dag_id = dag_id or self.dag_id
+        kwargs.setdefault("schedule", None)
+        with DAG(dag_id, start_date=pendulum.datetime(2026, 1, 1), **kwargs) as dag:
+            for make in operators or (lambda: EmptyOperator(task_id="task"),):
+                make()
+        dag.relative_fileloc = f"{dag_id}.py"
         with create_session() as session:
             session.merge(DagBundleModel(name="dags"))
             session.flush()
@@ -115,27 +118,44 @@ class World:
                 "dags", None, [LazyDeserializedDAG.from_dag(dag)], {}, None, set(), session
             )
 
-    def task_instance(self):
-        """A task instance of a new run; returns its id."""
+    def run(self, session, dag_id=None):
+        """Make a run and return it."""
         import pendulum
         from airflow.models.serialized_dag import SerializedDagModel
-        from airflow.utils.session import create_session
         from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
-        with create_session() as session:
-            dag = SerializedDagModel.get_dag(self.dag_id, session=session)
-            run = dag.create_dagrun(
-                run_id=f"run-{uuid.uuid4().hex[:8]}",
-                logical_date=None,
-                run_after=pendulum.now("UTC"),
-                run_type=DagRunType.MANUAL,
-                triggered_by=DagRunTriggeredByType.TEST,
-                state="running",
-                session=session,
-            )
-            return str(run.get_task_instances(session=session)[0].id)
+        dag = SerializedDagModel.get_dag(dag_id or self.dag_id, session=session)
+        return dag.create_dagrun(
+            run_id=f"run-{uuid.uuid4().hex[:8]}",
+            logical_date=None,
+            run_after=pendulum.now("UTC"),
+            run_type=DagRunType.MANUAL,
+            triggered_by=DagRunTriggeredByType.TEST,
+            state="running",
+            session=session,
+        )
 
-    def defer(self, trigger, *, queue=None, timeout=None):
+    def task_instance(self, dag_id=None):
+        """A task instance of a new run; returns its id."""
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            return str(self.run(session, dag_id).get_task_instances(session=session)[0].id)
+
+    def schedule(self, dag_id):
+        """Schedule the task of a new run as the scheduler does: one that starts from its trigger is deferred."""
+        from airflow.models.serialized_dag import SerializedDagModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            run = self.run(session, dag_id)
+            run.dag = SerializedDagModel.get_dag(dag_id, session=session)
+            ti = run.get_task_instances(session=session)[0]
+            ti.task = run.dag.get_task(ti.task_id)
+            run.schedule_tis([ti], session=session)
+            return str(ti.id)
+
+    def defer(self, trigger, *, queue=None, timeout=None, ti_id=None):
         """Defer a task instance of a new run to a trigger, as the Execution API does; return both ids."""
         from airflow._shared.timezones import timezone
         from airflow.models.taskinstance import TaskInstance
@@ -143,7 +163,7 @@ class World:
         from airflow.utils.session import create_session
         from airflow.utils.state import TaskInstanceState
 
-        ti_id = self.task_instance()
+        ti_id = ti_id or self.task_instance()
         with create_session() as session:
             row = Trigger.from_object(trigger)
             row.queue = queue
@@ -176,6 +196,84 @@ class World:
 
         return _decode_next_kwargs(self.ti(ti_id).next_kwargs)["event"]
 
+    def failure(self, ti_id):
+        """With what the task would be resumed only to fail."""
+        ti = self.ti(ti_id)
+        return "".join(ti.next_kwargs["traceback"] or []) if ti.next_method == "__fail__" else None
+
+    def watch(self, name, trigger):
+        """Have an asset watched by a trigger, as a Dag that is scheduled by it does."""
+        from airflow.models.dag import DagModel
+        from airflow.sdk import Asset, AssetWatcher
+        from airflow.utils.session import create_session
+        from sqlalchemy import update
+
+        watcher = AssetWatcher(name=f"watcher-of-{name}", trigger=trigger)
+        asset = Asset(name=name, uri=f"test://{name}", watchers=[watcher])
+        dag_id = f"consumer-of-{name}"
+        self.sync_dag(dag_id=dag_id, schedule=[asset])
+        with create_session() as session:  # assets of paused Dags are not watched
+            session.execute(update(DagModel).where(DagModel.dag_id == dag_id).values(is_paused=False))
+        self.sync_dag(dag_id=dag_id, schedule=[asset])
+
+    def asset_events(self, name):
+        """The payloads of an asset's events, oldest first."""
+        from airflow.models.asset import AssetEvent, AssetModel
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        query = select(AssetEvent.extra).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        with create_session() as session:
+            rows = session.scalars(query.where(AssetModel.name == name).order_by(AssetEvent.id))
+            return [extra["payload"] for extra in rows]
+
+    def xcom(self, ti_id, key="return_value"):
+        """What the plane keeps of an XCom."""
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        ti = self.ti(ti_id)
+        query = select(XComModel.value).where(
+            XComModel.run_id == ti.run_id, XComModel.dag_id == ti.dag_id, XComModel.key == key
+        )
+        with create_session() as session:
+            return session.scalar(query)
+
+    def set_xcom(self, ti_id, key, value):
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        ti = self.ti(ti_id)
+        with create_session() as session:
+            XComModel.set(
+                key=key,
+                value=value,
+                dag_id=ti.dag_id,
+                run_id=ti.run_id,
+                task_id=ti.task_id,
+                serialize=False,
+                session=session,
+            )
+
+    def trigger_exists(self, trigger_id):
+        from airflow.models.trigger import Trigger
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            return session.get(Trigger, trigger_id) is not None
+
+    def clear(self, ti_id):
+        """Clear a task instance as the UI does; it is scheduled again under a new id, which is returned."""
+        from airflow.models.taskinstance import TaskInstance, clear_task_instances
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            ti = session.get(TaskInstance, uuid.UUID(ti_id))
+            clear_task_instances([ti], session)
+            ti.state = "scheduled"  # what the scheduler does next
+            return str(ti.id)
+
     def set_state(self, ti_id, state):
         from airflow.models.taskinstance import TaskInstance
         from airflow.utils.session import create_session
@@ -197,6 +295,15 @@ class World:
         job = self.job(self.holder(trigger_id))
         return job.hostname if job else None
 
+    def job_of(self, agent):
+        """The open triggerer of an agent."""
+        from airflow.jobs.job import Job
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        with create_session() as session:
+            return session.scalar(select(Job).where(Job.hostname == agent, Job.end_date.is_(None)))
+
     def job(self, number):
         from airflow.jobs.job import Job
         from airflow.utils.session import create_session
@@ -210,9 +317,9 @@ def world(database):  # noqa: ARG001 - this process's Airflow uses it
     return World()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def no_triggers(database):  # noqa: ARG001
-    """Nothing left over by tests before: triggers and triggerers of this database."""
+    """Nothing left over by modules before: triggers and triggerers of this database."""
     from airflow.jobs.job import Job
     from airflow.models.asset import AssetWatcherModel
     from airflow.models.callback import Callback
@@ -255,7 +362,6 @@ class PlaneProcesses:
     ca: Path
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
-    triggerers: list[Triggerer] = field(default_factory=list)
 
     def token(self, name):
         directory = self.directory / "tokens"
@@ -282,11 +388,9 @@ class PlaneProcesses:
         )
         process = self.database.supervisor.add(f"agent-{name}", command, tier="agents")
         process.start()
-        triggerer = Triggerer(name, process, data_dir)
-        self.triggerers.append(triggerer)
         if wait:
             process.wait_ready(lambda: "triggerer attached" in process.log_tail(2000), timeout_seconds=WAIT_SECONDS)
-        return triggerer
+        return Triggerer(name, process, data_dir)
 
 
 @pytest.fixture(scope="session")
@@ -338,15 +442,24 @@ def bridge_command(database, plane):
     return Command(argv=[JETBRIDGE, "bridge"], env=base_environment(env))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def running_plane(plane_processes, no_triggers):  # noqa: ARG001
-    """The plane, without triggers; triggerers a test starts end with it."""
-    if str(TRIGGERS) not in sys.path:
-        sys.path.append(str(TRIGGERS))
-    yield plane_processes
-    for triggerer in plane_processes.triggerers:
+    """The plane, without triggers to begin with."""
+    return plane_processes
+
+
+@pytest.fixture
+def start_triggerer(running_plane):
+    """Start triggerers that end with the test."""
+    started = []
+
+    def start(*args, **kwargs):
+        started.append(running_plane.start_triggerer(*args, **kwargs))
+        return started[-1]
+
+    yield start
+    for triggerer in started:
         triggerer.process.kill()
-    plane_processes.triggerers.clear()
 
 
 @pytest.fixture
@@ -399,8 +512,5 @@ def _bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
 
-def json_lines(text):
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-
-os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+if str(TRIGGERS) not in sys.path:
+    sys.path.append(str(TRIGGERS))
