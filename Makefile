@@ -34,7 +34,7 @@ demo: $(READY) ## Run the whole system and an example Dag through it until Ctrl-
 .PHONY: test
 test: check ## Install what is needed, check the code and run every test
 	@echo "==> tests"
-	@$(PYTEST)
+	@$(PYTEST) -m "not long"
 
 ##@ While working
 
@@ -63,6 +63,10 @@ integration: $(READY) ## Tests of single parts against real servers
 .PHONY: acceptance
 acceptance: $(READY) ## Tests of the whole system as real processes
 	@$(PYTEST) tests/acceptance
+
+.PHONY: chaos
+chaos: $(READY) ## Kill, hang and cut off real agents, and check from their marks what ran when
+	@$(PYTEST) tests/chaos
 
 .PHONY: fmt
 fmt: $(READY) ## Format the code and fix what can be fixed by itself

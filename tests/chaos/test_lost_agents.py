@@ -102,6 +102,7 @@ def run(stack, tmp_path):
     run.let_go()
 
 
+@pytest.mark.long
 def test_an_agent_is_killed_and_its_task_runs_on_another_when_the_lease_is_over(stack, run):
     (lost,) = run.await_agents(1)
     stack.agents[lost].process.kill()
@@ -127,6 +128,7 @@ def test_a_killed_agent_that_comes_back_lets_go_of_its_old_task_at_once(stack, r
     assert run.assert_one_at_a_time() == 2
 
 
+@pytest.mark.long
 def test_an_agent_that_hangs_does_not_keep_its_task_running(stack, run):
     (lost,) = run.await_agents(1)
     os.kill(stack.agents[lost].process.pid, signal.SIGSTOP)  # the agent; its fork server lives on
@@ -138,6 +140,7 @@ def test_an_agent_that_hangs_does_not_keep_its_task_running(stack, run):
         os.kill(stack.agents[lost].process.pid, signal.SIGCONT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", ["requests", "answers"])
 def test_a_link_cut_for_longer_than_the_lease(stack, run, direction):
     (lost,) = run.await_agents(1)
