@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
-from jetbridge.worker.airflow_env import NO_DATABASE, airflow_env, execution_api
+import pytest
+
+from jetbridge.worker.airflow_env import NO_DATABASE, airflow_env, execution_api, log_store
+from jetbridge.xcom.errors import ObjectStoreSettingsError
 
 
 def env(inherited=None, **changes):
@@ -69,3 +73,29 @@ def test_retries_outlast_a_two_minute_outage():
     assert (retries - 4) * (shortest + longest) / 2 >= 120
     # 5 s is Airflow's interval between heartbeats.
     assert int(result["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"]) * 5 >= 120
+
+
+OURS = {
+    "JETBRIDGE_OBJECT_STORE_ENDPOINT_URL": "https://s3.site:9000",
+    "JETBRIDGE_OBJECT_STORE_KEY_PREFIX": "a/",
+}
+PLAIN = {
+    "AIRFLOW__CORE__XCOM_BACKEND": "airflow.sdk.execution_time.xcom.BaseXCom",
+    "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "",
+}
+
+
+def test_where_logs_end_up(monkeypatch):
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
+    assert log_store(env()) == "https://s3.site:9000/jetbridge-logs/a/"
+    monkeypatch.setattr(socket, "gethostname", lambda: "host")
+    assert log_store(env({"AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": ""})) == "host:/data/logs"
+    assert log_store(env({**PLAIN, "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/logs"})) == "host:/logs"
+
+
+def test_a_worker_without_its_object_store_says_so_before_any_task_does(monkeypatch):
+    monkeypatch.delenv("JETBRIDGE_OBJECT_STORE_ENDPOINT_URL", raising=False)
+    with pytest.raises(ObjectStoreSettingsError, match="JETBRIDGE_OBJECT_STORE_ENDPOINT_URL"):
+        log_store(env())
+    assert log_store(env(PLAIN))

@@ -6,10 +6,12 @@ Imports no Airflow: the agent computes this before anything of Airflow runs.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from jetbridge.worker.identity import AGENT_NAME_VARIABLE
+from jetbridge.xcom.settings import ObjectStoreSettings
 
 AGENT_PREFIX = "JETBRIDGE_AGENT_"
 NO_DATABASE = "sqlite:////nonexistent/workers-have-no-metadata-database"
@@ -31,7 +33,8 @@ def airflow_env(
     Return the whole environment of the fork server and so of every task.
 
     What the operator set in ``inherited`` wins over our defaults, and loses where a different value
-    would break the worker or the boundary.
+    would break the worker or the boundary. (Airflow prefers the environment to ``airflow.cfg``, so what
+    has a default here is not taken from there.)
     """
     kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
     return {**_defaults(data_dir, ca_file), **kept, **_fixed(agent_name, gateway, ca_file)}
@@ -40,6 +43,21 @@ def airflow_env(
 def execution_api(gateway: str) -> str:
     """Return the address under which the gateway serves Airflow's Execution API."""
     return f"{gateway.rstrip('/')}/execution/"
+
+
+def log_store(env: Mapping[str, str]) -> str:
+    """
+    Return where the fork server with this environment leaves its logs, for people on the plane.
+
+    Raises :class:`jetbridge.xcom.errors.ObjectStoreSettingsError` when logs or XCom values are to go to
+    our object store and its settings are missing or wrong: better now than in each task.
+    """
+    xcom, logs = "AIRFLOW__CORE__XCOM_BACKEND", "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS"
+    if any(env[option].startswith("jetbridge.xcom.") for option in (xcom, logs)):
+        store = ObjectStoreSettings.load()
+        if env[logs].startswith("jetbridge.xcom."):
+            return f"{store.endpoint_url}/{store.logs_bucket}/{store.key_prefix}"
+    return f"{socket.gethostname()}:{env['AIRFLOW__LOGGING__BASE_LOG_FOLDER']}"
 
 
 def _is_dropped(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -23,11 +22,12 @@ from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.telemetry.logs import configure_logging
-from jetbridge.worker.airflow_env import airflow_env, execution_api
+from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
 from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch, kill_orphans
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.settings import WorkerSettings
 from jetbridge.worker.worker import Worker
+from jetbridge.xcom.errors import ObjectStoreSettingsError
 
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge worker"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hide_memory()
             adopt_orphans()
             return asyncio.run(run(settings))
-    except (DataDirError, TokenFileError) as error:
+    except (DataDirError, TokenFileError, ObjectStoreSettingsError) as error:
         log.error("the worker cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
 
@@ -56,12 +56,13 @@ async def run(settings: WorkerSettings) -> ExitCode:
     stop = StopRequests()
     stop.listen()
     tasks = SideTasks()
+    launch = _launch(settings)
     tls = tls_context(settings.ca_file) if settings.gateway.startswith("https:") else None
     async with GatewayClient(settings.gateway, tls) as client:
-        session = Session(client, Link(), _identity(settings), settings.token_file)
+        session = Session(client, Link(), _identity(settings, launch), settings.token_file)
         worker = Worker(
             session,
-            ForkServerKeeper(_launch(settings), kill_orphans),
+            ForkServerKeeper(launch, kill_orphans),
             tasks,
             slots=settings.slots,
             stop_grace_seconds=settings.stop_grace_seconds,
@@ -77,7 +78,7 @@ def _limits(settings: WorkerSettings) -> StopLimits:
     )
 
 
-def _identity(settings: WorkerSettings) -> RegisterRequest:
+def _identity(settings: WorkerSettings, launch: Launch) -> RegisterRequest:
     return RegisterRequest(
         name=settings.name,
         instance=new_instance(),
@@ -87,7 +88,7 @@ def _identity(settings: WorkerSettings) -> RegisterRequest:
         labels=settings.labels,
         software_version=version("jetbridge-worker"),
         site=settings.site,
-        log_store=f"{socket.gethostname()}:{settings.data_dir / 'logs'}",
+        log_store=log_store(launch.env),
     )
 
 
