@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from jetbridge.agent.testing import FakeGateway
+from jetbridge.devstack.tls import Certificates
 
 DAGS = Path(__file__).parent / "dags"
 RUN_CONTEXT = {
@@ -55,18 +56,23 @@ class Plane:
     lost: set[str] = field(default_factory=set)
     """Task instances whose calls are answered with 410, as the gateway does when a lease is lost."""
 
+    certificates: Certificates | None = None
+
     def __post_init__(self):
         self._listener = None
         self.port = 0
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
     async def start(self):
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
-        config = uvicorn.Config(self, log_config=None, lifespan="off", timeout_graceful_shutdown=0)
+        tls = {}
+        if self.certificates:
+            tls = {"ssl_certfile": self.certificates.certificate, "ssl_keyfile": self.certificates.key}
+        config = uvicorn.Config(self, log_config=None, lifespan="off", timeout_graceful_shutdown=0, **tls)
         self._server = Server(config)
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
         await self.gateway.until(lambda: self._server.started)
@@ -196,8 +202,8 @@ def new_plane():
     """A context manager that serves a new :class:`Plane` in the running loop."""
 
     @contextlib.asynccontextmanager
-    async def serving():
-        plane = Plane()
+    async def serving(certificates=None):
+        plane = Plane(certificates=certificates)
         await plane.start()
         try:
             yield plane

@@ -1,4 +1,4 @@
-"""``jetbridge worker`` as a process of its own, over HTTP, with what it starts killed in every way."""
+"""``jetbridge worker`` as a process of its own, over HTTPS, with what it starts killed in every way."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from jetbridge.agent.errors import ExitCode
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.messages import Outcome
+from jetbridge.devstack.tls import make_certificates
 from jetbridge.worker.worker import DISOWNED
 
 SECONDS = 60
@@ -89,12 +90,22 @@ def alive(process):
 
 @pytest.fixture
 async def worker(new_plane, site_env, tmp_path):
-    async with new_plane() as plane:
+    certificates = make_certificates(tmp_path / "tls", "127.0.0.1")
+    async with new_plane(certificates) as plane:
         token_file = tmp_path / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(str(plane.gateway.token))
-        argv = [sys.executable, "-m", "jetbridge.cli", "worker", "--gateway", plane.url, "--allow-http"]
-        argv += ["--token-file", str(token_file), "--name", "a1", "--slots", "2"]
+        argv = [sys.executable, "-m", "jetbridge.cli", "worker", "--gateway", plane.url]
+        argv += [
+            "--ca-file",
+            str(certificates.ca),
+            "--token-file",
+            str(token_file),
+            "--name",
+            "a1",
+            "--slots",
+            "2",
+        ]
         argv += ["--data-dir", str(tmp_path / "data"), "--stop-grace-seconds", "0.2"]
         env = {**os.environ, **site_env(tmp_path)}
         worker = WorkerProcess(plane, tmp_path, tmp_path / "worker.log", argv, env)
