@@ -10,7 +10,14 @@ from typing import Protocol
 
 from jetbridge.agent.session import Session
 from jetbridge.agent.waiting import running, wait_at_most
-from jetbridge.contracts.api import FENCE_SHARE, HeartbeatRequest, Offer, PollRequest, PollResponse
+from jetbridge.contracts.api import (
+    FENCE_SHARE,
+    MAX_WAIT_SECONDS,
+    HeartbeatRequest,
+    Offer,
+    PollRequest,
+    PollResponse,
+)
 
 HEARTBEAT_JITTER = 0.2
 """Share of the interval by which a heartbeat may come early or late, so that agents spread out."""
@@ -107,7 +114,9 @@ async def poll_loop(session: Session, role: Role) -> None:
 async def _poll(session: Session, role: Role) -> PollResponse | None:
     """Poll until the answer, or return None as soon as the answer is not what the role needs any more."""
     request = PollRequest(
-        free_slots=role.free_slots(), leases=role.leases(), wait_seconds=session.plan.poll_wait_seconds
+        free_slots=role.free_slots(),
+        leases=role.leases(),
+        wait_seconds=min(session.plan.poll_wait_seconds, MAX_WAIT_SECONDS),
     )
     async with running(session.poll(request)) as poll:
         while not poll.done():

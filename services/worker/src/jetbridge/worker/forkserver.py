@@ -228,7 +228,8 @@ class ForkServer:
 
 def _kill(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        # Not ours to kill: a task that runs as another user (run_as_user) belongs to sudo.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
 
 

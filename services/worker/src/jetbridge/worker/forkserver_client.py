@@ -305,7 +305,7 @@ async def kill_orphans() -> None:
     give_up_at = time.monotonic() + CLOSE_SECONDS
     while children := me.children(recursive=True):
         for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 child.kill()
         for child in children:
             with contextlib.suppress(ChildProcessError):
