@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / "k8s" / "images"
 PACKAGES = {
     "plane": {"jetbridge-gateway", "jetbridge-router", "jetbridge-sentinel"},
-    "airflow": {"jetbridge-scheduler"},
+    "airflow": {"jetbridge-scheduler", "jetbridge-xcom"},
     "agent": {"jetbridge-worker", "jetbridge-triggerer"},
 }
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
@@ -87,6 +87,11 @@ def test_no_secret_and_no_download_but_of_packages(path: Path) -> None:
         assert not re.search(r"https?://|curl|wget|password|token=", rest, re.IGNORECASE)
 
 
+def _folder(package: str) -> str:
+    name = package.removeprefix("jetbridge-")
+    return f"services/{name}" if (ROOT / "services" / name).is_dir() else f"libs/{name}"
+
+
 @pytest.mark.parametrize(("role", "packages"), PACKAGES.items())
 def test_the_packages_are_members_and_the_sources_are_their_own(role: str, packages: set[str]) -> None:
     path = IMAGES / role / "Dockerfile"
@@ -94,9 +99,11 @@ def test_the_packages_are_members_and_the_sources_are_their_own(role: str, packa
         rest for word, rest in instructions(path) if word == "RUN" and rest.startswith("uv sync")
     ):
         assert set(re.findall(r"--package (\S+)", command)) == packages
-    folders = {f"services/{package.removeprefix('jetbridge-')}" for package in packages}
-    copies = {source for source in copied(stages(path)[-3]) if source.startswith("services/")}
-    assert copies == folders | {f"{folder}/pyproject.toml" for folder in folders}
+    folders = {_folder(package) for package in packages}
+    copies = {source for source in copied(stages(path)[-3]) if "/" in source}
+    assert copies == {f for f in folders if f.startswith("services/")} | {
+        f"{f}/pyproject.toml" for f in folders
+    }
     for folder in folders:
         assert tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["name"] in packages
 

@@ -6,7 +6,7 @@
 {{- else if .Values.trial.enabled -}}
 nats://{{ include "jetbridge.name" (dict "root" . "component" "nats") }}:4222
 {{- else -}}
-{{- fail "nats.url is needed: the address of NATS (or trial.enabled=true for a bundled one)" -}}
+{{- fail "nats.url or nats.existingSecret is needed: the address of NATS (or trial.enabled=true for a bundled one)" -}}
 {{- end -}}
 {{- end }}
 
@@ -61,7 +61,11 @@ nats://{{ include "jetbridge.name" (dict "root" . "component" "nats") }}:4222
 {{/* Connection to NATS: environment, mounts, volumes. */}}
 {{- define "plane.natsEnv" -}}
 - name: JETBRIDGE_NATS_URL
+  {{- if .Values.nats.existingSecret }}
+  valueFrom: {secretKeyRef: {name: {{ .Values.nats.existingSecret }}, key: {{ .Values.nats.key }}}}
+  {{- else }}
   value: {{ include "plane.natsUrl" . | quote }}
+  {{- end }}
 {{- if .Values.nats.credentials.existingSecret }}
 - name: JETBRIDGE_NATS_CREDENTIALS_FILE
   value: /etc/jetbridge/nats/{{ .Values.nats.credentials.key }}
@@ -130,10 +134,14 @@ Each is limited to its port, and to where networkPolicy.to says; the trial's ser
 {{- range .targets }}
 {{- if eq . "nats" }}
 - ports:
+    {{- if $values.nats.existingSecret }}
+    - port: {{ $values.nats.port }}
+    {{- else }}
     {{- range splitList "," (include "plane.natsUrl" $.root) }}
     - port: {{ include "jetbridge.urlPort" (dict "url" (trim .) "default" 4222) }}
     {{- end }}
-  {{- include "plane.egressTo" (dict "root" $.root "peers" $values.networkPolicy.to.nats "bundled" (and $values.trial.enabled (not $values.nats.url)) "component" "nats") | nindent 2 }}
+    {{- end }}
+  {{- include "plane.egressTo" (dict "root" $.root "peers" $values.networkPolicy.to.nats "bundled" (and $values.trial.enabled (not (or $values.nats.url $values.nats.existingSecret))) "component" "nats") | nindent 2 }}
 {{- else if eq . "redis" }}
 - ports:
     - port: {{ $values.redis.port }}

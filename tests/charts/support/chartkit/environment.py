@@ -85,7 +85,7 @@ def environment(container: Mapping[str, Any], objects: tuple[Manifest, ...]) -> 
 def _stand_in(entry: Mapping[str, Any]) -> str:
     if "fieldRef" in entry["valueFrom"]:
         return "jetbridge-agents-worker-default-7c9f8b6d5-x2x4z"
-    return "redis://redis:6379/0" if "REDIS" in entry["name"] else "from-a-secret"
+    return {"JETBRIDGE_REDIS_URL": "redis://redis:6379/0"}.get(entry["name"], "from-a-secret")
 
 
 @functools.cache
