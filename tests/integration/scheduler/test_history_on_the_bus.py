@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadLeased
 from jetbridge.contracts.subjects import EVENTS_STREAM
@@ -27,6 +28,15 @@ def publish(plane):
         await plane.store.publish_event(body, f"leased.{lease}")
 
     return publish
+
+
+async def published(publishing):
+    """JetStream needs a moment after its server answers."""
+    try:
+        await publishing
+    except BusUnavailableError:
+        return False
+    return True
 
 
 def written(executor):
@@ -118,3 +128,24 @@ async def test_two_schedulers_share_the_events(make_executor, publish, until):
 
     await until(one, both)
     assert sorted(written(one) + written(two)) == [f"t{number}" for number in range(6)]
+
+
+async def test_events_are_written_after_the_server_was_away(executor, server, publish, until):
+    await publish(1)
+    await until(executor, lambda: written(executor) == ["t1"])
+    executor.heartbeat()
+    server.stop()
+    server.start()
+    async with asyncio.timeout(60):
+        while not await published(publish(2)):
+            await asyncio.sleep(0.1)
+    await until(executor, lambda: written(executor) == ["t1", "t2"])
+
+
+async def test_a_consumer_that_was_deleted_is_made_again(make_executor, plane, publish, until):
+    executor = make_executor(sweep_interval_seconds=0.2)
+    await until(executor, executor._link._session._opened.is_set)
+    await plane.bus.js.delete_consumer(EVENTS_STREAM, history.CONSUMER)
+    await publish(1)
+    await until(executor, lambda: written(executor))
+    assert written(executor) == ["t1"]

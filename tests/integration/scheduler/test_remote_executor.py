@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -175,6 +176,28 @@ class TestNatsIsAway:
         await until(executor, lambda: not executor.running)
         assert executor.get_event_buffer()[task.key][0] == TaskInstanceState.SUCCESS
 
+    async def test_and_comes_back_empty(self, executor, plane, server, open_plane, until, run_directory):
+        """What no agent had yet is handed over again; what one had cannot go on and fails."""
+        if not isinstance(server.lifecycle, ProcessLifecycle):
+            pytest.skip("the server is in a container, with a store that is not ours to delete")
+        queue(executor, had := make_task("had"))
+        await until(executor, lambda: executor.running)
+        await plane.lease()
+        queue(executor, waiting := make_task("waiting"))
+        await until(executor, lambda: len(executor.running) == 2)
+        await until(executor, lambda: executor._held[had.key].agent and executor._held[waiting.key].seen)
+        executor.get_event_buffer()
+        lost = executor._held[waiting.key]
+        server.kill()
+        shutil.rmtree(run_directory / "nats" / "store")
+        server.start()
+        async with open_plane(server.url) as again:
+            await until(executor, lambda: had.key in executor.event_buffer)
+            assert executor.get_event_buffer()[had.key][0] == TaskInstanceState.FAILED
+            await until(executor, lambda: executor._held.get(waiting.key) not in (None, lost))
+            assert executor.running == {waiting.key}
+            assert [body.coordinates.task_id for body in submitted(await again.pull())] == ["waiting"]
+
 
 def drop_connection(executor):
     executor._link._session._open.bus.client._transport.close()
@@ -248,7 +271,8 @@ class TestASchedulerIsKilled:
         tasks, leases = killed
         await plane.finish(leases[0], reason="while nobody looked")
         executor = make_executor()
-        assert executor.try_adopt_task_instances(tasks) == []
+        never_handed_over = StartedTask()
+        assert executor.try_adopt_task_instances([*tasks, never_handed_over]) == [never_handed_over]
         assert len(executor.running) == 3
         await until(executor, lambda: len(executor.running) == 2)
         await plane.finish(leases[1], outcome=Outcome.FAILED)
@@ -256,11 +280,6 @@ class TestASchedulerIsKilled:
         await until(executor, lambda: not executor.running)
         states = sorted(state for state, _ in executor.event_buffer.values() if state != "running")
         assert states == ["failed", "success", "success"]
-
-    async def test_a_task_it_never_handed_over_is_not_adopted(self, killed, make_executor):
-        tasks, _ = killed
-        stranger = StartedTask()
-        assert make_executor().try_adopt_task_instances([*tasks, stranger]) == [stranger]
 
 
 async def test_two_executors_side_by_side_keep_to_their_own(make_executor, plane, until):

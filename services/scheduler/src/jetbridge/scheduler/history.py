@@ -21,14 +21,18 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 from faststream import AckPolicy
 from faststream.exceptions import NackMessage
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
-from nats.js.api import ConsumerConfig
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
+from jetbridge.bus.kv import answered
 from jetbridge.contracts.envelope import Envelope, MessageError, open_envelope, read_body
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadFinished, WorkloadLeased
@@ -44,6 +48,12 @@ WRITTEN_WITHIN_SECONDS = 120.0
 """``ack_wait``: a round of the scheduler's loop that takes longer makes JetStream deliver again."""
 
 _MAX_DELIVERIES = 20
+
+LOOK_BACK = timedelta(minutes=10)
+"""
+Where a new consumer begins: a bus that was set up anew, or one whose consumer somebody deleted, should
+neither lose the last events nor write a week of them again.
+"""
 
 FindAgent = Callable[[str], AgentRecord | None]
 log = structlog.get_logger(__name__)
@@ -118,7 +128,11 @@ def subscribe(broker: NatsBroker, queue: HistoryQueue, find_agent: FindAgent) ->
         durable=CONSUMER,
         pull_sub=PullSub(batch_size=BATCH),
         config=ConsumerConfig(
-            filter_subject=SUBJECT, ack_wait=WRITTEN_WITHIN_SECONDS, max_deliver=_MAX_DELIVERIES
+            filter_subject=SUBJECT,
+            ack_wait=WRITTEN_WITHIN_SECONDS,
+            max_deliver=_MAX_DELIVERIES,
+            deliver_policy=DeliverPolicy.BY_START_TIME,
+            opt_start_time=datetime.now(UTC) - LOOK_BACK,
         ),
         ack_policy=AckPolicy.NACK_ON_ERROR,
         decoder=_undecoded,
@@ -129,6 +143,15 @@ def subscribe(broker: NatsBroker, queue: HistoryQueue, find_agent: FindAgent) ->
     async def write_history(data: bytes) -> None:
         if entry := read_entry(data, find_agent):
             await queue.put(entry)
+
+
+async def has_consumer(js: JetStreamContext) -> bool:
+    """Say whether the consumer is there; FastStream would wait for a lost one for ever."""
+    try:
+        await answered(js.consumer_info(EVENTS_STREAM, CONSUMER))
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _undecoded(message: NatsMessage) -> bytes:

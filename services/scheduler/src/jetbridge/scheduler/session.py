@@ -34,6 +34,10 @@ _RELEASED_REMEMBERED = 10_000
 log = structlog.get_logger(__name__)
 
 
+class ConsumerLostError(Exception):
+    """Somebody deleted what this session is bound to, or the bus lost its data."""
+
+
 @dataclass(frozen=True)
 class _Open:
     """What there is while there is a connection."""
@@ -110,7 +114,9 @@ class Session:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._open.workloads.run(), name="workloads")
                 tasks.create_task(self._open.agents.run(), name="agents")
-                tasks.create_task(self._sweep(store), name="sweep")
+                tasks.create_task(self._sweep(bus, store), name="sweep")
+        except* ConsumerLostError as lost:
+            log.warning("link.session_ends", reason=str(lost.exceptions[0]))  # and the next one begins
         finally:
             self.history.close()
 
@@ -140,18 +146,21 @@ class Session:
         if len(self._released) > _RELEASED_REMEMBERED:
             del self._released[next(iter(self._released))]
 
-    async def _sweep(self, store: WorkloadStore) -> None:
-        """Look for what nobody cleared away, now and then."""
+    async def _sweep(self, bus: Bus, store: WorkloadStore) -> None:
+        """Look for what nobody cleared away, now and then; raises what should begin the session anew."""
         while True:
             await asyncio.sleep(self._settings.sweep_interval_seconds)
             self._look_for_abandoned()
             try:
                 async with asyncio.timeout(_SWEEP_LIMIT_SECONDS):
                     dropped = await store.bucket.sweep(self._settings.deletion_marker_seconds)
+                    bound = await history.has_consumer(bus.js)
             except TROUBLE as exc:
                 log.info("link.sweep_put_off", error=type(exc).__name__)
-            else:
-                log.debug("link.swept", markers=dropped)
+                continue
+            log.debug("link.swept", markers=dropped)
+            if not bound:
+                raise ConsumerLostError(f"the consumer {history.CONSUMER} is gone from the bus")
 
     def _look_for_abandoned(self) -> None:
         # By our own monotonic clock, from when we saw it finished: clocks of other machines may differ.
