@@ -46,6 +46,11 @@ def _defaults(settings: DagProcessorSettings) -> dict[str, str]:
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag-processor"),
         "AIRFLOW__LOGGING__JSON_LOGS": "True",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # Airflow serializes this path with each Dag. By default it is below AIRFLOW_HOME, so that every Dag
+        # would become a new version when another agent takes a bundle over.
+        "AIRFLOW__CORE__DAGS_FOLDER": "/nonexistent/dags",
+        # For the same reason: Airflow serializes some sets in the order they happen to have.
+        "PYTHONHASHSEED": "0",
         # The statistics table is for a terminal that somebody watches.
         "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
         # A callback that asks Airflow something holds up the manager's loop for as long as that is tried.

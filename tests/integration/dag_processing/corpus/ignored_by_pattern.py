@@ -1,0 +1,1 @@
+raise AssertionError("airflow dag: nobody should import this")

@@ -1,0 +1,1 @@
+VALUE = "this file has no Dag and is not looked at"
