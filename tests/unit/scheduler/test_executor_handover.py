@@ -8,6 +8,7 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.records import OnAgentLost
 from jetbridge.contracts.subjects import Band
+from jetbridge.scheduler.executor import RemoteExecutor
 from jetbridge.scheduler.testing import TOKEN
 
 
@@ -154,3 +155,8 @@ def test_stopping_does_not_wait_for_running_workloads(executor, link, handed_ove
     executor.end()
     executor.terminate()
     assert link.log == ["start", "stop 5", "stop 0"]
+
+
+def test_an_executor_that_never_started_can_be_ended():
+    """Airflow ends all executors when one of them could not start, and makes some only to read logs."""
+    RemoteExecutor(parallelism=1).end()

@@ -44,7 +44,7 @@ from jetbridge.scheduler.outbox import Key, Outbox
 from jetbridge.scheduler.ports import Link
 from jetbridge.scheduler.settings import SchedulerSettings
 from jetbridge.scheduler.translate import RefusedWorkloadError
-from jetbridge.telemetry.tracing import configure_tracing
+from jetbridge.telemetry.tracing import StopTracing, configure_tracing
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = structlog.get_logger(__name__)
@@ -94,6 +94,7 @@ class RemoteExecutor(BaseExecutor):
         self._held: dict[Key, Held] = {}
         self._ended: list[_Ended] = []
         self._kept_alive: list[Log] = []
+        self._stop_tracing: StopTracing | None = None
 
     # -- beginning and end
 
@@ -116,7 +117,8 @@ class RemoteExecutor(BaseExecutor):
 
     def _stop(self, flush_seconds: float) -> None:
         self._link.stop(flush_seconds)
-        self._stop_tracing()
+        if self._stop_tracing is not None:
+            self._stop_tracing()
 
     # -- handing over
 
