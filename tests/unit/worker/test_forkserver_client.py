@@ -119,6 +119,14 @@ async def test_one_that_is_never_ready_is_killed(keep, monkeypatch):
         await asyncio.wait_for(asyncio.shield(kept.keeping), 60)
 
 
+async def test_one_that_is_not_ready_yet_can_be_closed_at_once(keep, monkeypatch):
+    monkeypatch.setattr(forkserver_client, "CLOSE_SECONDS", 3600.0)
+    kept = keep("import time\ntime.sleep(3600)")
+    while kept.keeper._current is None:
+        await asyncio.sleep(0.001)
+    await asyncio.wait_for(kept.keeper.close(), 30)
+
+
 async def test_more_than_one_thread_is_warned_about(keep):
     with capture_logs() as logs:
         kept = keep(READY.format(threads=2) + SERVES)

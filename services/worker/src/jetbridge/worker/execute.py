@@ -47,6 +47,7 @@ PRELOADED_MODULES: tuple[str, ...] = (
     "airflow.providers.standard.decorators.bash",
     "airflow.providers.standard.decorators.python",
     "airflow.triggers.base",
+    "encodings.idna",
     "jinja2.ext",
     "setproctitle",
 )

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import psutil
 import structlog
 
 from jetbridge.agent.errors import AgentError
@@ -122,8 +121,7 @@ class Incarnation:
     async def wait(self) -> str:
         """Wait for the death of the process and return how it died."""
         await self._hung_up.wait()
-        await self.close()
-        status = await self._process.wait()
+        status = await self._reap()
         return (
             f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         )
@@ -138,12 +136,19 @@ class Incarnation:
     async def close(self) -> None:
         """End the process, and with it everything it forked."""
         self._hang_up()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()  # while it imports it does not look at its socket
+        await self._reap()
+
+    async def _reap(self) -> int:
+        """Wait for the process, which hung up, to end by itself, and not for ever."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._process.wait()
+                return await self._process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+            return await self._process.wait()
 
     def _read(self) -> None:
         try:
@@ -292,25 +297,3 @@ def _log_ready(ready: Ready) -> None:
             "look for a plugin or preloaded module that starts threads while it is imported",
             threads=ready.threads,
         )
-
-
-async def kill_orphans() -> None:
-    """
-    Kill every descendant of this process and wait until all are gone.
-
-    For an agent (which adopts orphans) whose fork server has just died: the kernel kills supervisors and
-    tasks, but not what tasks had started.
-    """
-    me = psutil.Process()
-    give_up_at = time.monotonic() + CLOSE_SECONDS
-    while children := me.children(recursive=True):
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                child.kill()
-        for child in children:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child.pid, os.WNOHANG)  # noqa: ASYNC222 - WNOHANG does not wait
-        if time.monotonic() > give_up_at:
-            log.error("processes of ended tasks cannot be killed", pids=[child.pid for child in children])
-            return
-        await asyncio.sleep(0.02)

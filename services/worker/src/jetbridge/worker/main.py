@@ -23,8 +23,9 @@ from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.telemetry.logs import configure_logging
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
-from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch, kill_orphans
+from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
+from jetbridge.worker.orphans import kill_orphans
 from jetbridge.worker.settings import WorkerSettings
 from jetbridge.worker.worker import Worker
 from jetbridge.xcom.errors import ObjectStoreSettingsError
