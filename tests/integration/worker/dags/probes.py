@@ -110,8 +110,8 @@ def probes():  # noqa: C901 - many small tasks, not one complex one
 def _open_database():
     """Return how an attempt to open the metadata database ends."""
     try:
-        from airflow.utils.session import create_session  # noqa: PLC0415
-        from sqlalchemy import text  # noqa: PLC0415
+        from airflow.utils.session import create_session
+        from sqlalchemy import text
 
         with create_session() as session:
             session.execute(text("SELECT 1"))
