@@ -34,7 +34,12 @@ COMMANDS = {
         "jetbridge token --help",
     ],
     "airflow": ["jetbridge bridge --help", "airflow version"],
-    "agent": ["jetbridge worker --help", "jetbridge triggerer --help", "pip --version"],
+    "agent": [
+        "jetbridge worker --help",
+        "jetbridge triggerer --help",
+        "jetbridge dag-processor --help",
+        "pip --version",
+    ],
 }
 
 

@@ -13,6 +13,7 @@ from chartkit.environment import command_of, environment, variables
 from chartkit.rendering import CHARTS, RELEASES, Scenario, manifests, pods, render, scenarios
 from pydantic_settings import BaseSettings
 
+from jetbridge.dag_processor.settings import DagProcessorSettings
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.router.settings import RouterSettings
 from jetbridge.scheduler.bridge.settings import BridgeSettings
@@ -37,6 +38,10 @@ DELIBERATELY_NOT = {
     "JETBRIDGE_OBJECT_STORE_ACCESS_KEY",
     "JETBRIDGE_OBJECT_STORE_SECRET_KEY",
 }
+NOT_USED: dict[type[BaseSettings], set[str]] = {
+    TriggererSettings: {"JETBRIDGE_AGENT_SLOTS"},
+    DagProcessorSettings: {"JETBRIDGE_AGENT_SLOTS", "JETBRIDGE_AGENT_QUEUES"},
+}
 MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenario.name == "minimal"}
 
 
@@ -49,6 +54,7 @@ MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenar
         ("jetbridge sentinel", SentinelSettings, "jetbridge-plane", "sentinel"),
         ("jetbridge bridge", BridgeSettings, "jetbridge-plane", "bridge"),
         ("jetbridge worker", WorkerSettings, "jetbridge-agents", None),
+        ("jetbridge dag-processor", DagProcessorSettings, "jetbridge-agents", None),
         ("jetbridge triggerer", TriggererSettings, "jetbridge-agents", None),
         ("jetbridge worker", ObjectStoreSettings, "jetbridge-agents", "objectStore"),
     ],
@@ -59,7 +65,7 @@ def test_every_setting_can_be_set(
     prefix = settings.model_config["env_prefix"]
     named = _offered(chart, place) if place else []
     offered = {f"{prefix}{name}".upper() for name in named} | _set_by_templates(command, chart)
-    not_used = {"JETBRIDGE_AGENT_SLOTS"} if settings is TriggererSettings else set()
+    not_used = NOT_USED.get(settings, set())
     assert variables(settings) - offered - DELIBERATELY_NOT - not_used == set()
     assert {f"{prefix}{name}".upper() for name in named} <= variables(settings)
 

@@ -15,6 +15,7 @@ SERVICES = (
     ("jetbridge", "bridge"),
     ("jetbridge", "worker"),
     ("jetbridge", "triggerer"),
+    ("jetbridge", "dag-processor"),
     ("airflow", "api-server"),
     ("airflow", "scheduler"),
     ("airflow", "dag-processor"),

@@ -14,7 +14,7 @@ IMAGES = ROOT / "k8s" / "images"
 PACKAGES = {
     "plane": {"jetbridge-gateway", "jetbridge-router", "jetbridge-sentinel"},
     "airflow": {"jetbridge-scheduler", "jetbridge-xcom"},
-    "agent": {"jetbridge-worker", "jetbridge-triggerer"},
+    "agent": {"jetbridge-worker", "jetbridge-triggerer", "jetbridge-dag-processor"},
 }
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 
@@ -88,7 +88,7 @@ def test_no_secret_and_no_download_but_of_packages(path: Path) -> None:
 
 
 def _folder(package: str) -> str:
-    name = package.removeprefix("jetbridge-")
+    name = package.removeprefix("jetbridge-").replace("-", "_")
     return f"services/{name}" if (ROOT / "services" / name).is_dir() else f"libs/{name}"
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 
 from chartkit.rendering import Manifest, PodTemplate, title
 from jetbridge.bus.settings import BusSettings
+from jetbridge.dag_processor.settings import DagProcessorSettings
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.router.settings import RouterSettings
 from jetbridge.scheduler.bridge.settings import BridgeSettings
@@ -33,6 +34,7 @@ READ_BY: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "jetbridge bus": (TelemetrySettings, BusSettings),
     "jetbridge token": (TelemetrySettings, BusSettings),
     "jetbridge worker": (TelemetrySettings, WorkerSettings, ObjectStoreSettings),
+    "jetbridge dag-processor": (TelemetrySettings, DagProcessorSettings, ObjectStoreSettings),
     "jetbridge triggerer": (TelemetrySettings, TriggererSettings, ObjectStoreSettings),
     "airflow scheduler": (TelemetrySettings, BusSettings, SchedulerSettings),
     "airflow api-server": (TelemetrySettings, BusSettings),

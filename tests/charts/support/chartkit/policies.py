@@ -16,7 +16,7 @@ from chartkit.rendering import Manifest, PodTemplate, pods
 MAY_USE_THE_API = ("trial-token", "worker-pods")
 """Components that may have a Kubernetes API token: the trial's bootstrap, and workers that were told to."""
 
-WITHOUT_PROBES = ("worker", "triggerer", "bridge")
+WITHOUT_PROBES = ("bridge",)
 """
 Containers that offer nothing to ask. Agents listen nowhere, the plane hears their heartbeats; the bridge has
 settings for a port of its own, but nothing serves it yet.
@@ -129,9 +129,14 @@ def long_running_containers_are_probed(objects: tuple[Manifest, ...]) -> Iterato
     for pod in pods(objects):
         for container in pod.spec["containers"][:1] if pod.is_long_running else []:
             wanted = {"startupProbe", "livenessProbe"}
-            if container["name"] not in WITHOUT_PROBES and not wanted <= container.keys():
+            if not _offers_nothing(pod, container) and not wanted <= container.keys():
                 yield f"{pod.title} {container['name']} is not probed"
             yield from _impatient(pod, container)
+
+
+def _offers_nothing(pod: PodTemplate, container: Mapping[str, Any]) -> bool:
+    agent = pod.labels.get("app.kubernetes.io/name") == "jetbridge-agents"
+    return container["name"] in WITHOUT_PROBES or (agent and container["name"] != "object-store")
 
 
 def _impatient(pod: PodTemplate, container: Mapping[str, Any]) -> Iterator[str]:
