@@ -299,6 +299,7 @@ class RemoteManager(DagFileProcessorManager):
             subprocess_logs_to_stdout=conf.get("logging", "dag_processor_log_target") == "stdout",
             client=self.client,
             limits=self.limits,
+            new_process_group=True,  # so that what Dag code starts ends with it
         )
 
     def _get_team_names(self, bundle_names: Any) -> dict[str, str | None]:  # noqa: ARG002 - see above

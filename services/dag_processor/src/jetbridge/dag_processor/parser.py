@@ -3,7 +3,7 @@ The process that parses one Dag file, or runs its callbacks, with limits. For Ai
 
 A Dag file is code of somebody who may have made a mistake. Airflow's manager already ends a parser that
 takes too long. Here it also cannot take all memory, cannot fill the manager's memory or the disk with what
-it prints, does not outlive the manager, and has no way to the agent.
+it prints, leaves no process behind, does not outlive the manager, and has no way to the agent.
 """
 
 from __future__ import annotations
@@ -65,6 +65,23 @@ class LimitedParser(DagFileProcessorProcess):
     """Airflow's parser process, of which no more is read than its limits allow."""
 
     limits: ParserLimits
+
+    @property
+    def is_ready(self) -> bool:
+        """Say whether the parser ended and all it said was read, as Airflow does."""
+        if self._check_subprocess_exit() is not None:
+            # What it left running would keep its sockets open, and the result waiting, until the time-out.
+            self._end_group()
+        return super().is_ready
+
+    def close(self) -> None:
+        """Close the parser's sockets and log, after nothing is left that could write to them."""
+        self._end_group()
+        super().close()  # type: ignore[no-untyped-call]
+
+    def _end_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _register_pipe_readers(
         self, stdout: socket, stderr: socket, requests: socket, logs: socket, **kwargs: Any
