@@ -5,16 +5,18 @@ The tests play Airflow's scheduler: they make runs, defer task instances, and lo
 """
 
 import secrets
+import ssl
 import sys
 import time
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from airflow.jobs.job import Job
+from airflow.utils.session import create_session
+from sqlalchemy import delete
 
 from jetbridge.devstack import airflow as devstack_airflow
 from jetbridge.devstack.environment import base_environment
@@ -25,10 +27,12 @@ from jetbridge.devstack.processes import Command, Supervisor
 from jetbridge.devstack.servers import nats, redis
 from jetbridge.devstack.tls import make_certificates
 
+from .world import World, airflow_points_at, forget_triggers
+
 TRIGGERS = Path(__file__).with_name("on_the_agent")
 """On the module path of triggerers: what a site's own code would be."""
 
-LOST_AFTER_SECONDS = 3
+LOST_AFTER_SECONDS = 5
 WAIT_SECONDS = 60
 
 
@@ -63,255 +67,6 @@ def database(tmp_path_factory):
             yield Database(supervisor, dict(environment), own, airflow_url)
 
 
-@contextmanager
-def airflow_points_at(url, fernet_key):
-    """Have the Airflow in this process, which other tests may have imported before, use a database."""
-    from airflow import settings
-    from airflow.configuration import conf
-    from airflow.models.crypto import get_fernet
-
-    before = {
-        ("database", "sql_alchemy_conn"): conf.get("database", "sql_alchemy_conn"),
-        ("core", "fernet_key"): conf.get("core", "fernet_key"),
-    }
-
-    def use(values):
-        for (section, option), value in values.items():
-            conf.set(section, option, value)
-        get_fernet.cache_clear()
-        settings.dispose_orm(do_log=False)
-        settings.configure_vars()
-        settings.configure_orm()
-
-    use({("database", "sql_alchemy_conn"): url, ("core", "fernet_key"): fernet_key})
-    yield
-    use(before)
-
-
-class World:
-    """Airflow's own part: Dags, runs, deferred task instances."""
-
-    def __init__(self):
-        self.dag_id = f"dag-{uuid.uuid4().hex[:8]}"
-        self.sync_dag()
-
-    def sync_dag(self, *operators, dag_id=None, **kwargs):
-        """Have the plane know a Dag, as a Dag processor does; ``operators`` are made in it."""
-        import pendulum
-        from airflow.dag_processing.collection import update_dag_parsing_results_in_db
-        from airflow.models.dagbundle import DagBundleModel
-        from airflow.providers.standard.operators.empty import EmptyOperator
-        from airflow.sdk import DAG
-        from airflow.serialization.serialized_objects import LazyDeserializedDAG
-        from airflow.utils.session import create_session
-
-        dag_id = dag_id or self.dag_id
-        kwargs.setdefault("schedule", None)
-        with DAG(dag_id, start_date=pendulum.datetime(2026, 1, 1), **kwargs) as dag:
-            for make in operators or (lambda: EmptyOperator(task_id="task"),):
-                make()
-        dag.relative_fileloc = f"{dag_id}.py"
-        with create_session() as session:
-            session.merge(DagBundleModel(name="dags"))
-            session.flush()
-            update_dag_parsing_results_in_db(
-                "dags", None, [LazyDeserializedDAG.from_dag(dag)], {}, None, set(), session
-            )
-
-    def run(self, session, dag_id=None):
-        """Make a run and return it."""
-        import pendulum
-        from airflow.models.serialized_dag import SerializedDagModel
-        from airflow.utils.types import DagRunTriggeredByType, DagRunType
-
-        dag = SerializedDagModel.get_dag(dag_id or self.dag_id, session=session)
-        return dag.create_dagrun(
-            run_id=f"run-{uuid.uuid4().hex[:8]}",
-            logical_date=None,
-            run_after=pendulum.now("UTC"),
-            run_type=DagRunType.MANUAL,
-            triggered_by=DagRunTriggeredByType.TEST,
-            state="running",
-            session=session,
-        )
-
-    def task_instance(self, dag_id=None):
-        """A task instance of a new run; returns its id."""
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            return str(self.run(session, dag_id).get_task_instances(session=session)[0].id)
-
-    def schedule(self, dag_id):
-        """Schedule the task of a new run as the scheduler does: one that starts from its trigger is deferred."""
-        from airflow.models.serialized_dag import SerializedDagModel
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            run = self.run(session, dag_id)
-            run.dag = SerializedDagModel.get_dag(dag_id, session=session)
-            ti = run.get_task_instances(session=session)[0]
-            ti.task = run.dag.get_task(ti.task_id)
-            run.schedule_tis([ti], session=session)
-            return str(ti.id)
-
-    def defer(self, trigger, *, queue=None, timeout=None, ti_id=None):
-        """Defer a task instance of a new run to a trigger, as the Execution API does; return both ids."""
-        from airflow._shared.timezones import timezone
-        from airflow.models.taskinstance import TaskInstance
-        from airflow.models.trigger import Trigger
-        from airflow.utils.session import create_session
-        from airflow.utils.state import TaskInstanceState
-
-        ti_id = ti_id or self.task_instance()
-        with create_session() as session:
-            row = Trigger.from_object(trigger)
-            row.queue = queue
-            session.add(row)
-            session.flush()
-            ti = session.get(TaskInstance, uuid.UUID(ti_id))
-            ti.state = TaskInstanceState.DEFERRED
-            ti.trigger_id = row.id
-            ti.try_number = 1
-            ti.next_method = "execute_complete"
-            ti.next_kwargs = {}
-            ti.start_date = timezone.utcnow()
-            if timeout is not None:
-                ti.trigger_timeout = timezone.utcnow() + timedelta(seconds=timeout)
-            return ti_id, row.id
-
-    def ti(self, ti_id):
-        from airflow.models.taskinstance import TaskInstance
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            return session.get(TaskInstance, uuid.UUID(ti_id))
-
-    def state(self, ti_id):
-        return self.ti(ti_id).state
-
-    def event(self, ti_id):
-        """What the task would be resumed with."""
-        from airflow.models.trigger import _decode_next_kwargs
-
-        return _decode_next_kwargs(self.ti(ti_id).next_kwargs)["event"]
-
-    def failure(self, ti_id):
-        """With what the task would be resumed only to fail."""
-        ti = self.ti(ti_id)
-        return "".join(ti.next_kwargs["traceback"] or []) if ti.next_method == "__fail__" else None
-
-    def watch(self, name, trigger):
-        """Have an asset watched by a trigger, as a Dag that is scheduled by it does."""
-        from airflow.models.dag import DagModel
-        from airflow.sdk import Asset, AssetWatcher
-        from airflow.utils.session import create_session
-        from sqlalchemy import update
-
-        watcher = AssetWatcher(name=f"watcher-of-{name}", trigger=trigger)
-        asset = Asset(name=name, uri=f"test://{name}", watchers=[watcher])
-        dag_id = f"consumer-of-{name}"
-        self.sync_dag(dag_id=dag_id, schedule=[asset])
-        with create_session() as session:  # assets of paused Dags are not watched
-            session.execute(update(DagModel).where(DagModel.dag_id == dag_id).values(is_paused=False))
-        self.sync_dag(dag_id=dag_id, schedule=[asset])
-
-    def asset_events(self, name):
-        """The payloads of an asset's events, oldest first."""
-        from airflow.models.asset import AssetEvent, AssetModel
-        from airflow.utils.session import create_session
-        from sqlalchemy import select
-
-        query = select(AssetEvent.extra).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
-        with create_session() as session:
-            rows = session.scalars(query.where(AssetModel.name == name).order_by(AssetEvent.id))
-            return [extra["payload"] for extra in rows]
-
-    def xcom(self, ti_id, key="return_value"):
-        """What the plane keeps of an XCom."""
-        from airflow.models.xcom import XComModel
-        from airflow.utils.session import create_session
-        from sqlalchemy import select
-
-        ti = self.ti(ti_id)
-        query = select(XComModel.value).where(
-            XComModel.run_id == ti.run_id, XComModel.dag_id == ti.dag_id, XComModel.key == key
-        )
-        with create_session() as session:
-            return session.scalar(query)
-
-    def set_xcom(self, ti_id, key, value):
-        from airflow.models.xcom import XComModel
-        from airflow.utils.session import create_session
-
-        ti = self.ti(ti_id)
-        with create_session() as session:
-            XComModel.set(
-                key=key,
-                value=value,
-                dag_id=ti.dag_id,
-                run_id=ti.run_id,
-                task_id=ti.task_id,
-                serialize=False,
-                session=session,
-            )
-
-    def trigger_exists(self, trigger_id):
-        from airflow.models.trigger import Trigger
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            return session.get(Trigger, trigger_id) is not None
-
-    def clear(self, ti_id):
-        """Clear a task instance as the UI does; it is scheduled again under a new id, which is returned."""
-        from airflow.models.taskinstance import TaskInstance, clear_task_instances
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            ti = session.get(TaskInstance, uuid.UUID(ti_id))
-            clear_task_instances([ti], session)
-            ti.state = "scheduled"  # what the scheduler does next
-            return str(ti.id)
-
-    def set_state(self, ti_id, state):
-        from airflow.models.taskinstance import TaskInstance
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            session.get(TaskInstance, uuid.UUID(ti_id)).state = state
-
-    def holder(self, trigger_id):
-        """The number of the triggerer that holds a trigger."""
-        from airflow.models.trigger import Trigger
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            row = session.get(Trigger, trigger_id)
-            return row.triggerer_id if row else None
-
-    def agent_of(self, trigger_id):
-        """The name of the agent that holds a trigger."""
-        job = self.job(self.holder(trigger_id))
-        return job.hostname if job else None
-
-    def job_of(self, agent):
-        """The open triggerer of an agent."""
-        from airflow.jobs.job import Job
-        from airflow.utils.session import create_session
-        from sqlalchemy import select
-
-        with create_session() as session:
-            return session.scalar(select(Job).where(Job.hostname == agent, Job.end_date.is_(None)))
-
-    def job(self, number):
-        from airflow.jobs.job import Job
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            return session.get(Job, number) if number else None
-
-
 @pytest.fixture
 def world(database):  # noqa: ARG001 - this process's Airflow uses it
     return World()
@@ -320,19 +75,9 @@ def world(database):  # noqa: ARG001 - this process's Airflow uses it
 @pytest.fixture(scope="module")
 def no_triggers(database):  # noqa: ARG001
     """Nothing left over by modules before: triggers and triggerers of this database."""
-    from airflow.jobs.job import Job
-    from airflow.models.asset import AssetWatcherModel
-    from airflow.models.callback import Callback
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.models.trigger import Trigger
-    from airflow.utils.session import create_session
-    from sqlalchemy import delete, update
 
+    forget_triggers()
     with create_session() as session:
-        session.execute(update(TaskInstance).values(trigger_id=None))
-        session.execute(delete(AssetWatcherModel))
-        session.execute(delete(Callback))
-        session.execute(delete(Trigger))
         session.execute(delete(Job))
 
 
@@ -343,6 +88,16 @@ class Triggerer:
     name: str
     process: object
     data_dir: Path
+
+    @property
+    def attached(self):
+        """How often this agent has attached."""
+        return self.process.log_tail(1_000_000).count("triggerer attached")
+
+    def start(self):
+        before = self.attached
+        self.process.start()
+        self.process.wait_ready(lambda: self.attached > before, timeout_seconds=WAIT_SECONDS)
 
     def logs(self):
         """The logs of triggers on this agent's disk, by relative path."""
@@ -363,12 +118,15 @@ class PlaneProcesses:
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    def metrics(self):
+        return httpx.get(f"{self.gateway_url}/metrics", verify=_tls(self.ca)).text
+
     def token(self, name):
         directory = self.directory / "tokens"
         directory.mkdir(exist_ok=True)
         return create_token(self.plane, name, directory)
 
-    def start_triggerer(self, name=None, *options, env=None, wait=True):
+    def start_triggerer(self, name=None, *options, env=None):
         name = name or f"triggerer-{uuid.uuid4().hex[:6]}"
         data_dir = self.directory / "agents" / name
         command = Command(
@@ -387,10 +145,9 @@ class PlaneProcesses:
             stop_seconds=30,
         )
         process = self.database.supervisor.add(f"agent-{name}", command, tier="agents")
-        process.start()
-        if wait:
-            process.wait_ready(lambda: "triggerer attached" in process.log_tail(2000), timeout_seconds=WAIT_SECONDS)
-        return Triggerer(name, process, data_dir)
+        triggerer = Triggerer(name, process, data_dir)
+        triggerer.start()
+        return triggerer
 
 
 @pytest.fixture(scope="session")
@@ -412,9 +169,7 @@ def plane_processes(database, s3, tmp_path_factory):
         ready=accepts_connections("127.0.0.1", port),
     )
     bridge.wait_ready(lambda: "bridge started" in bridge.log_tail(200), timeout_seconds=WAIT_SECONDS)
-    execution_api.wait_ready(
-        answers_http(f"{database.airflow_url}/execution/health"), timeout_seconds=120
-    )
+    execution_api.wait_ready(answers_http(f"{database.airflow_url}/execution/health"), timeout_seconds=120)
     environment = {
         "PYTHONPATH": str(TRIGGERS),
         "JETBRIDGE_OBJECT_STORE_ENDPOINT_URL": s3.endpoint_url,
@@ -491,8 +246,8 @@ def agent_client(running_plane):
         assert answer.status_code == 200, answer.text
         headers = _bearer(answer.json()["credential"])
 
-        def post(path, body, headers=headers, **more):
-            return client.post(f"/v1/agents/{name}/{path}", json=body, headers=headers, **more)
+        def post(path, body, headers=headers):
+            return client.post(f"/v1/agents/{name}/{path}", json=body, headers=headers)
 
         post.client, post.name, post.headers = client, name, headers
         return post
@@ -503,7 +258,6 @@ def agent_client(running_plane):
 
 
 def _tls(ca):
-    import ssl
 
     return ssl.create_default_context(cafile=ca)
 

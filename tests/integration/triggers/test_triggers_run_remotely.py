@@ -5,10 +5,16 @@ from datetime import timedelta
 
 import pendulum
 import pytest
+from airflow.models.callback import Callback, TriggererCallback
+from airflow.models.hitl import HITLDetail
+from airflow.models.variable import Variable
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger, TimeDeltaTrigger
+from airflow.sdk import AsyncCallback
+from airflow.sdk.timezone import utcnow
 from airflow.utils.session import create_session
+from minio import Minio
 from site_triggers import (
     AskingTrigger,
     EndingTrigger,
@@ -63,7 +69,6 @@ def test_a_trigger_that_cannot_be_made_fails_alone(world, eventually, tmp_path, 
 
 
 def test_a_trigger_reaches_xcoms_and_variables_in_the_name_of_its_task(world, eventually):
-    from airflow.models.variable import Variable
 
     source = world.task_instance()
     world.set_xcom(source, "k", {"answer": 42})
@@ -146,8 +151,6 @@ def test_an_asset_watcher_keeps_state_with_its_asset(world, eventually):
 
 
 def test_a_callback_is_called(world, eventually):  # noqa: ARG001 - a Dag is known
-    from airflow.models.callback import Callback, TriggererCallback
-    from airflow.sdk import AsyncCallback
 
     with create_session() as session:
         callback = Callback.create_from_sdk_def(AsyncCallback("site_triggers.call_back", kwargs={"a": 1}))
@@ -167,13 +170,13 @@ def test_a_callback_is_called(world, eventually):  # noqa: ARG001 - a Dag is kno
 
 
 def test_a_trigger_waits_for_a_person(world, eventually):
-    from airflow.models.hitl import HITLDetail
-    from airflow.sdk.timezone import utcnow
 
     ti_id = world.task_instance()
     with create_session() as session:
         session.add(
-            HITLDetail(ti_id=uuid.UUID(ti_id), options=["yes", "no"], subject="Go?", multiple=False, params={})
+            HITLDetail(
+                ti_id=uuid.UUID(ti_id), options=["yes", "no"], subject="Go?", multiple=False, params={}
+            )
         )
     trigger = HITLTrigger(
         ti_id=uuid.UUID(ti_id), options=["yes", "no"], params={}, timeout_datetime=None, poke_interval=0.2
@@ -189,15 +192,12 @@ def test_a_trigger_waits_for_a_person(world, eventually):
 
 
 def test_the_log_of_a_trigger_is_where_the_log_of_its_task_is(world, eventually, triggerer, s3):
-    from minio import Minio
 
     ti, _ = world.defer(FailingTrigger("planted in a log"))
     eventually(lambda: world.state(ti) == "scheduled")
     number = world.job_of(triggerer.name).id
     where = world.ti(ti)
-    relative = (
-        f"dag_id={where.dag_id}/run_id={where.run_id}/task_id=task/attempt=1.log.trigger.{number}.log"
-    )
+    relative = f"dag_id={where.dag_id}/run_id={where.run_id}/task_id=task/attempt=1.log.trigger.{number}.log"
     client = Minio(
         s3.endpoint_url.removeprefix("http://"),
         access_key=s3.access_key,

@@ -27,7 +27,7 @@ class FileTrigger(BaseTrigger):
 
     async def run(self):
         self.note("run")
-        while not Path(self.path).exists():  # noqa: ASYNC110, ASYNC240 - polls on purpose
+        while not Path(self.path).exists():  # noqa: ASYNC240 - polls on purpose
             await asyncio.sleep(0.02)
         yield TriggerEvent(Path(self.path).read_text())  # noqa: ASYNC240
 
@@ -55,9 +55,9 @@ class FailingTrigger(BaseTrigger):
 class NeverMadeTrigger(BaseTrigger):
     """Cannot be made: stock Airflow's runner ends with it."""
 
-    def __init__(self, refuse=False):
+    def __init__(self, **refused):
         super().__init__()
-        if refuse:
+        if refused:
             raise RuntimeError("no such thing")
 
     def serialize(self):
@@ -184,3 +184,28 @@ class TimedTrigger(BaseTrigger):
     async def run(self):
         await asyncio.sleep(max(0.0, self.at - time.time()))
         yield TriggerEvent(time.time())
+
+
+class BlockingTrigger(BaseTrigger):
+    """Blocks the whole loop, the first time it runs, as a badly written trigger does."""
+
+    def __init__(self, marker):
+        super().__init__()
+        self.marker = marker
+
+    def serialize(self):
+        return "site_triggers.BlockingTrigger", {"marker": self.marker}
+
+    async def run(self):
+        if not Path(self.marker).exists():  # noqa: ASYNC240
+            Path(self.marker).touch()  # noqa: ASYNC240
+            time.sleep(600)  # noqa: ASYNC251
+        yield TriggerEvent("unblocked")
+
+
+async def long_call_back(path, notes):
+    """A callback that is still running when others look for work."""
+    with Path(notes).open("a") as written:  # noqa: ASYNC230
+        written.write(f"{os.getpid()}\n")
+    while not Path(path).exists():  # noqa: ASYNC240
+        await asyncio.sleep(0.05)
