@@ -7,6 +7,7 @@ import pytest
 
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.workloads import WorkloadStore
 
 
 @pytest.fixture
@@ -42,6 +43,27 @@ async def test_starts_with_what_is_there(bus, store, workload):
     task = asyncio.create_task(mirror.run())
     await asyncio.wait_for(mirror.ready.wait(), 15)
     assert mirror.get(new.workload_id)
+    task.cancel()
+
+
+async def test_own_writes_are_there_at_once_and_older_news_changes_nothing(bus, store, workload, eventually):
+    mirror = BucketMirror(bus, store.bucket, own_writes=True)
+    task = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.ready.wait(), 15)
+    changes = []
+    mirror.on_change(lambda key, record: changes.append((key, record and record.revision)))
+    new = workload()
+    for _ in range(20):  # each deletion's news may arrive before or after the next write
+        submission = await store.submit(new)
+        assert mirror.get(new.workload_id).revision == submission
+        await store.remove(new.workload_id)
+    last = await store.submit(new)
+    other = workload()
+    await (await WorkloadStore.open(bus)).submit(other)  # its news comes behind all the rest
+    await eventually(lambda: mirror.get(other.workload_id))
+    assert mirror.get(new.workload_id).revision == last
+    revisions = [revision for key, revision in changes if key == new.workload_id and revision]
+    assert revisions == sorted(set(revisions)), "nothing twice, nothing backwards"
     task.cancel()
 
 

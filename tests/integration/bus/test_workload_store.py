@@ -148,3 +148,22 @@ async def test_an_event_published_twice_is_kept_once(store, bus, queue, workload
     for _ in range(2):
         await store.publish_event(body, f"{lease}.leased")
     assert (await bus.js.stream_info("EVENTS")).state.messages == before + 1
+
+
+async def test_a_record_that_a_mirror_saw_is_only_a_hint(store, workload):
+    new = workload()
+    await store.submit(new)
+    submitted = await store.get(new.workload_id)
+    lease = await store.offer(submitted, "a", "")
+    offered = await store.get(new.workload_id)
+    for stale in (submitted, None):  # too old to say anything: the record itself is read
+        assert (await store.accept(lease, "a", stale)).state is WorkloadState.LEASED
+    assert (await store.accept(lease, "a", offered)).epoch == lease.epoch
+    leased = await store.get(new.workload_id)
+    finished = await store.finish(lease, "a", Outcome.SUCCEEDED, 0, "", leased)
+    again = await store.finish(lease, "a", Outcome.FAILED, 1, "", leased)
+    assert (finished.outcome, again.outcome) == (Outcome.SUCCEEDED, Outcome.SUCCEEDED)
+    await store.remove(new.workload_id)
+    for call in (store.accept(lease, "a", offered), store.finish(lease, "a", Outcome.FAILED, 1, "", leased)):
+        with pytest.raises(LeaseLostError):
+            await call

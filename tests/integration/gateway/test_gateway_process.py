@@ -142,7 +142,6 @@ async def test_what_is_missing_is_told_in_one_sentence(environment, nats_url):
         ({"JETBRIDGE_NATS_URL": f"nats://u:{password}@127.0.0.1:9"}, "no NATS server answers"),
         ({"JETBRIDGE_GATEWAY_TLS_CERT_FILE": "/nowhere.pem"}, "/nowhere.pem"),
         ({"JETBRIDGE_GATEWAY_AIRFLOW_JWT_SECRET_FILE": "/nowhere.key"}, "/nowhere.key"),
-        ({"JETBRIDGE_GATEWAY_HOST": "203.0.113.1"}, "cannot listen on 203.0.113.1"),
     ):
         async with process(environment | changes, "--port", "0") as started:
             _, error = await asyncio.wait_for(started.communicate(), 30)
@@ -194,24 +193,10 @@ async def test_a_token_is_made_listed_and_revoked(environment, tokens):
 
 
 @pytest.mark.usefixtures("bus")
-async def test_mistakes_with_tokens_are_told_and_never_repeat_one(environment):
+async def test_what_cannot_be_done_with_tokens_is_told_in_one_sentence(environment):
     code, _, error = await token_command(environment, "revoke", "000000000000")
     assert code == 1
     assert "no token 000000000000" in error
-    pasted = "jb_000000000000_" + "s" * 43
-    code, _, error = await token_command(environment, "revoke", pasted)
-    assert code == 2
-    assert pasted not in error
-    for arguments in (
-        ("create",),
-        ("create", "--name", " "),
-        ("create", "--name", "a\nb"),
-        ("create", "--name", "a", "--expires-in-days", "0"),
-        ("create", "--name", "a", "--expires-in-days", "nan"),
-    ):
-        code, out, error = await token_command(environment, *arguments)
-        assert (code, out) == (2, ""), arguments
-        assert "Traceback" not in error
     code, out, error = await token_command(
         environment | {"JETBRIDGE_NATS_URL": "nats://u:very-secret@127.0.0.1:9"}, "list"
     )

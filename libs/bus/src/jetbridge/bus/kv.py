@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, cast
@@ -69,6 +69,11 @@ class RecordBucket(Generic[R]):
         self.name = name
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(record_type)
+        self._listeners: list[Callable[[str, Versioned[R]], None]] = []
+
+    def on_write(self, listener: Callable[[str, Versioned[R]], None]) -> None:
+        """Call ``listener(key, record)`` after every write through this object; it must not block."""
+        self._listeners.append(listener)
 
     def decode(self, value: bytes) -> R:
         """Decode one value of the bucket."""
@@ -84,15 +89,21 @@ class RecordBucket(Generic[R]):
 
     async def create(self, key: str, record: R) -> int:
         """Write a record that must not exist; raises :class:`ConflictError` when it does."""
-        return await answered(self.kv.create(key, self._encoder.encode(record)))
+        return self._wrote(key, record, await answered(self.kv.create(key, self._encoder.encode(record))))
 
     async def update(self, key: str, record: R, revision: int) -> int:
         """Write over exactly ``revision``; raises :class:`ConflictError` when it is not the last."""
-        return await answered(self.kv.update(key, self._encoder.encode(record), last=revision))
+        written = await answered(self.kv.update(key, self._encoder.encode(record), last=revision))
+        return self._wrote(key, record, written)
 
     async def put(self, key: str, record: R) -> int:
         """Write whatever is there now."""
-        return await answered(self.kv.put(key, self._encoder.encode(record)))
+        return self._wrote(key, record, await answered(self.kv.put(key, self._encoder.encode(record))))
+
+    def _wrote(self, key: str, record: R, revision: int) -> int:
+        for listener in self._listeners:
+            listener(key, Versioned(record, revision))
+        return revision
 
     async def delete(self, key: str, revision: int) -> None:
         """Delete exactly ``revision``; raises :class:`ConflictError` when it is not the last."""

@@ -36,13 +36,20 @@ tried again. Until it notices a new link it misses what changes, a revoked token
 class BucketMirror(Generic[R]):
     """The bucket's records by key, as of the last change seen."""
 
-    def __init__(self, bus: Bus, bucket: RecordBucket[R]) -> None:
-        """Prepare a mirror; :meth:`run` fills it and keeps it."""
+    def __init__(self, bus: Bus, bucket: RecordBucket[R], *, own_writes: bool = False) -> None:
+        """
+        Prepare a mirror; :meth:`run` fills it and keeps it.
+
+        With ``own_writes`` it has what was written through ``bucket`` as soon as the write is answered,
+        and its listeners are called then.
+        """
         self._bus = bus
         self._bucket = bucket
         self._records: dict[str, Versioned[R]] = {}
         self._listeners: list[OnChange[R]] = []
         self.ready = asyncio.Event()
+        if own_writes:
+            bucket.on_write(lambda key, record: self._change(key, record, record.revision))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -87,12 +94,12 @@ class BucketMirror(Generic[R]):
     def _take(self, entry: KeyValue.Entry | None, unseen: set[str] | None) -> set[str] | None:
         if entry is None:  # the end of the first full read: what it did not contain is gone
             for key in unseen or ():
-                self._change(key, None)
+                self._change(key, None, self._records[key].revision)
             self.ready.set()
             return None
         if unseen is not None:
             unseen.discard(entry.key)
-        self._change(entry.key, self._read(entry))
+        self._change(entry.key, self._read(entry), entry.revision or 0)
         return unseen
 
     def _read(self, entry: KeyValue.Entry) -> Versioned[R] | None:
@@ -104,12 +111,14 @@ class BucketMirror(Generic[R]):
             log.exception("mirror.unreadable_record", bucket=self._bucket.name, key=entry.key)
             return None
 
-    def _change(self, key: str, record: Versioned[R] | None) -> None:
+    def _change(self, key: str, record: Versioned[R] | None, revision: int) -> None:
+        """Take in a record or its deletion unless something newer is known."""
         before = self._records.get(key)
         if record is None:
-            if self._records.pop(key, None) is None:
+            if before is None or before.revision > revision:
                 return
-        elif before and before.revision >= record.revision:
+            del self._records[key]
+        elif before and before.revision >= revision:
             return
         else:
             self._records[key] = record

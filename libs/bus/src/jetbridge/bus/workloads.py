@@ -140,19 +140,24 @@ class WorkloadStore:
         revision = await self.bucket.update(record.workload_id, record, workload.revision)
         return LeaseKey(record.workload_id, revision)
 
-    async def accept(self, lease: LeaseKey, agent: str) -> WorkloadRecord:
+    async def accept(
+        self, lease: LeaseKey, agent: str, seen: VersionedWorkload | None = None
+    ) -> WorkloadRecord:
         """
         Turn an offer into a lease; repeating it is harmless.
 
-        Raises :class:`LeaseLostError` when the offer was not made to ``agent`` or has been overtaken.
+        ``seen`` is the record as a mirror has it: while it still is so, one read is saved, and when it is
+        not, the compare-and-set tells. Raises :class:`LeaseLostError` when the offer was not made to
+        ``agent`` or has been overtaken.
         """
+        current = seen if seen and _offered(seen, lease, agent) else await self.get(lease.workload_id)
         for _ in range(_CAS_ATTEMPTS):
-            current = await self.get(lease.workload_id)
             if current and holds(current.record, lease, agent):
                 await self._acknowledge(current.record)
                 return current.record
             if not (current and _offered(current, lease, agent)):
-                break
+                msg = f"lease {lease} is not offered to agent {agent!r} any more"
+                raise LeaseLostError(msg)
             record = msgspec.structs.replace(
                 current.record,
                 state=WorkloadState.LEASED,
@@ -162,11 +167,12 @@ class WorkloadStore:
             try:
                 await self.bucket.update(lease.workload_id, record, current.revision)
             except ConflictError:
+                current = await self.get(lease.workload_id)
                 continue
             await self._acknowledge(record)
             return record
-        msg = f"lease {lease} is not offered to agent {agent!r} any more"
-        raise LeaseLostError(msg)
+        msg = f"lease {lease}: the record keeps changing under the accept"
+        raise ConflictError(msg)
 
     async def _acknowledge(self, record: WorkloadRecord) -> None:
         # Fire and forget: a lost acknowledgement makes JetStream deliver again, and the gateway that
@@ -174,18 +180,26 @@ class WorkloadStore:
         if record.ack:
             await answered(self._bus.client.publish(record.ack, b"+ACK"))
 
-    async def finish(
-        self, lease: LeaseKey, agent: str, outcome: Outcome, exit_code: int | None, reason: str
+    async def finish(  # noqa: PLR0913, PLR0917 - what a report says, and who says it of what
+        self,
+        lease: LeaseKey,
+        agent: str,
+        outcome: Outcome,
+        exit_code: int | None,
+        reason: str,
+        seen: VersionedWorkload | None = None,
     ) -> WorkloadRecord:
         """
         Record the end of a lease; repeating it is harmless and keeps what the first report said.
 
-        Raises :class:`LeaseLostError` when ``agent`` does not hold the lease.
+        ``seen`` is the record as a mirror has it; see :meth:`accept`. Raises :class:`LeaseLostError` when
+        ``agent`` does not hold the lease.
         """
+        current = seen if seen and holds(seen.record, lease, agent) else await self.get(lease.workload_id)
         for _ in range(_CAS_ATTEMPTS):
-            current = await self.get(lease.workload_id)
             if current is None or not _ran(current.record, lease, agent):
-                break
+                msg = f"lease {lease} is not held by agent {agent!r}"
+                raise LeaseLostError(msg)
             if current.record.state is WorkloadState.FINISHED:
                 return current.record
             record = msgspec.structs.replace(
@@ -200,10 +214,11 @@ class WorkloadStore:
             try:
                 await self.bucket.update(lease.workload_id, record, current.revision)
             except ConflictError:
+                current = await self.get(lease.workload_id)
                 continue
             return record
-        msg = f"lease {lease} is not held by agent {agent!r}"
-        raise LeaseLostError(msg)
+        msg = f"lease {lease}: the record keeps changing under the report"
+        raise ConflictError(msg)
 
     async def release(self, lease: LeaseKey, reason: str) -> WorkloadRecord:
         """

@@ -57,6 +57,7 @@ class Gateway:
     metrics: GatewayMetrics
     workloads: WorkloadStore
     gatekeeper: Gatekeeper
+    holdings: Holdings
     agents: AgentDesk
     polls: Polls
     bundles: BundleDesk
@@ -139,6 +140,7 @@ async def _wire(
         metrics=metrics,
         workloads=store,
         gatekeeper=gatekeeper,
+        holdings=holdings,
         agents=AgentDesk(
             store=agents,
             events=store,

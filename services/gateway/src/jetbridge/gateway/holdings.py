@@ -54,6 +54,10 @@ class Holdings:
             self._agent_of[workload_id] = record.agent
             self._held[record.agent][workload_id] = str(LeaseKey(workload_id, record.epoch))
 
+    def seen(self, lease: LeaseKey) -> Versioned[WorkloadRecord] | None:
+        """Return the record of a lease's workload as last seen."""
+        return self._workloads.get(lease.workload_id)
+
     def held_by(self, agent: str) -> frozenset[str]:
         """Return the leases an agent holds, as last seen."""
         return frozenset(self._held[agent].values()) if agent in self._held else frozenset()

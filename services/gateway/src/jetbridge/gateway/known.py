@@ -18,7 +18,7 @@ class Known(Generic[R]):
     """A bucket's mirror together with the bucket itself."""
 
     def __init__(self, bus: Bus, bucket: RecordBucket[R]) -> None:
-        self.mirror = BucketMirror(bus, bucket)
+        self.mirror = BucketMirror(bus, bucket, own_writes=True)
         self._bucket = bucket
 
     def get(self, key: str) -> Versioned[R] | None:

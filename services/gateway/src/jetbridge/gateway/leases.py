@@ -26,7 +26,7 @@ out like any other. A retry may go through any gateway.
 
 from __future__ import annotations
 
-from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.bus.workloads import VersionedWorkload, WorkloadStore
 from jetbridge.contracts.api import ReportRequest
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome, WorkloadFinished, WorkloadLeased
@@ -34,13 +34,16 @@ from jetbridge.contracts.records import WorkloadRecord
 from jetbridge.telemetry.tracing import current_traceparent
 
 
-async def accept(store: WorkloadStore, lease: LeaseKey, agent: str) -> WorkloadRecord:
+async def accept(
+    store: WorkloadStore, lease: LeaseKey, agent: str, seen: VersionedWorkload | None = None
+) -> WorkloadRecord:
     """
     Turn an offer into a lease and tell the plane; repeating it is harmless.
 
-    Raises ``LeaseLostError``, ``ConflictError`` and ``BusUnavailableError``.
+    ``seen`` is the record as the mirror has it, which usually saves a read. Raises ``LeaseLostError``,
+    ``ConflictError`` and ``BusUnavailableError``.
     """
-    record = await store.accept(lease, agent)
+    record = await store.accept(lease, agent, seen)
     event = WorkloadLeased(
         workload_id=lease.workload_id,
         epoch=lease.epoch,
@@ -52,16 +55,23 @@ async def accept(store: WorkloadStore, lease: LeaseKey, agent: str) -> WorkloadR
     return record
 
 
-async def report(store: WorkloadStore, lease: LeaseKey, agent: str, request: ReportRequest) -> WorkloadRecord:
+async def report(
+    store: WorkloadStore,
+    lease: LeaseKey,
+    agent: str,
+    request: ReportRequest,
+    seen: VersionedWorkload | None = None,
+) -> WorkloadRecord:
     """
     Record the end of a lease and tell the plane; repeating it keeps what the first report said.
 
-    Raises ``LeaseLostError``, ``ConflictError`` and ``BusUnavailableError``.
+    ``seen`` is the record as the mirror has it, which usually saves a read. Raises ``LeaseLostError``,
+    ``ConflictError`` and ``BusUnavailableError``.
     """
     if request.outcome is Outcome.ABANDONED:
         record = await store.abandon(lease, agent, request.reason)
     else:
-        record = await store.finish(lease, agent, request.outcome, request.exit_code, request.reason)
+        record = await store.finish(lease, agent, request.outcome, request.exit_code, request.reason, seen)
     event = WorkloadFinished(
         workload_id=lease.workload_id,
         epoch=lease.epoch,

@@ -45,12 +45,14 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _problems(kinds: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
+    """Return the responses, by status: two problems may share one."""
+    texts: dict[int, list[str]] = {}
+    for kind in sorted(kinds, key=lambda kind: kind.value):
+        texts.setdefault(kind.status, []).append(f"`{kind.uri}`: {kind.title}.")
+    content = {MEDIA_TYPE: {"schema": _ref("Problem")}}
     return {
-        kind.status: {
-            "description": f"`{kind.uri}`: {kind.title}.",
-            "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
-        }
-        for kind in kinds
+        status: {"description": " ".join(lines), "content": content}
+        for status, lines in sorted(texts.items())
     }
 
 

@@ -160,6 +160,8 @@ class Polls:
         return PollResponse(offers=tuple(waiter.offers), stop=tuple(sorted(waiter.stop)))
 
     def _untold(self, waiter: Waiter) -> list[str]:
+        if not waiter.stop:
+            return []
         since = time.monotonic() - _REPEAT_STOP_SECONDS
         instance = waiter.claims.instance
         return [lease for lease in waiter.stop if self._told.get((instance, lease), 0.0) < since]

@@ -84,9 +84,10 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         await accepts.read(request)
         lease = _lease(request, caller)
         with _span("gateway.accept", request), _bus_problems():
-            await leases.accept(gateway.workloads, lease, caller.name)
+            seen = gateway.holdings.seen(lease)
+            await leases.accept(gateway.workloads, lease, caller.name, seen)
         gateway.metrics.accepted.inc()
-        log.info("lease.accepted")
+        log.debug("lease.accepted")
         token = gateway.gatekeeper.credentials.issue_lease_token(lease, caller.name)
         return json_response(AcceptResponse(lease=str(lease), token=token))
 
@@ -96,7 +97,8 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         body = await reports.read(request)
         lease = _lease(request, caller)
         with _span("gateway.report", request), _bus_problems():
-            await leases.report(gateway.workloads, lease, caller.name, body)
+            seen = gateway.holdings.seen(lease)
+            await leases.report(gateway.workloads, lease, caller.name, body, seen)
         gateway.metrics.reports.labels(body.outcome.value).inc()
         log.info("lease.reported", outcome=body.outcome.value, exit_code=body.exit_code)
         return json_response(ReportResponse(lease=str(lease)))
