@@ -29,9 +29,9 @@ INSIDE = "JETBRIDGE_TEST_IN_NETWORK_NAMESPACE"
 NEEDED = {f"jetbridge-{role}:0.1.0" for role in ("plane", "airflow", "agent")}
 MISSING = NEEDED - images()
 RUN_SECONDS = 900
-SERVICES = ("gateway", "router", "sentinel", "bridge", "api-server", "scheduler", "dag-processor")
-AGENTS = ("worker-default", "worker-gpu", "triggerer")
-CLEAN_EXIT = {"gateway", "router", "sentinel", "bridge", "worker-default", "worker-gpu", "triggerer"}
+SERVICES = ("gateway", "router", "sentinel", "bridge", "api-server", "scheduler")
+AGENTS = ("worker-default", "worker-gpu", "triggerer", "dag-processor")
+CLEAN_EXIT = {"gateway", "router", "sentinel", "bridge", *AGENTS}
 
 pytestmark = pytest.mark.skipif(
     bool(MISSING), reason=f"buildah, as root, has no {', '.join(sorted(MISSING))}"
@@ -72,11 +72,13 @@ def values(chart: str, store: str) -> dict[str, Any]:
         loaded["gateway"] |= {"tls": {"existingSecret": "tls"}, "service": {"port": 8443}}
         loaded["sentinel"] = {"env": [{"name": "JETBRIDGE_SENTINEL_METRICS_PORT", "value": "9091"}]}
         loaded["leases"] = {"leaseSeconds": 30}
+        loaded["dagProcessor"] = {"enabled": False}
     else:
         loaded["gateway"] = {"url": "https://localhost:8443", "ca": {"configMap": "ca"}}
         loaded["objectStore"] = {"endpointUrl": store, "existingSecret": "servers"}
         reference = {"secretKeyRef": {"name": "servers", "key": "orders"}}
         loaded["env"] = [{"name": orders.CONNECTION_VARIABLE, "valueFrom": reference}]
+        loaded["dagProcessor"] = {"enabled": True}
     return loaded
 
 
