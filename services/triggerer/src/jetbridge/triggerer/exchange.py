@@ -102,8 +102,13 @@ class Exchange:
 
     def wake(self) -> None:
         """Wake the supervisor's loop; safe in a signal handler."""
-        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: there is nobody to wake
             self._wakers[1].send(b"!")
+
+    def close(self) -> None:
+        """Free the sockets, when both threads are done."""
+        for end in self._wakers:
+            end.close()
 
     def stop(self, error: Exception | None = None) -> None:
         """Have the agent stop, because it was asked to or because of an error."""

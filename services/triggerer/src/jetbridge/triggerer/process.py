@@ -77,6 +77,7 @@ def _end(settings: TriggererSettings, supervisor: Supervisor, network: Network) 
     network.finish(settings.stop_seconds)
     supervisor.requests.shutdown(wait=False, cancel_futures=True)
     supervisor.close_logs(settings.stop_seconds)
+    exchange.close()
     if exchange.error is not None:
         log.error("the triggerer cannot go on", reason=str(exchange.error))
         return Ending(Next.END, _code(exchange.error))
