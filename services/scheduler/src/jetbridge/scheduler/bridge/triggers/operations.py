@@ -54,7 +54,7 @@ def sync(session: Session, request: Sync, silence: timedelta) -> Synced:
     session.commit()
     wanted = assignment.wanted(session, job.id, queues)
     change = assignment.difference(session, job.id, wanted, request.running, silence)
-    start = WorkloadBuilder(job).build(set(change.start[:STARTS_AT_ONCE])) if change.start else []
+    start = WorkloadBuilder(job.id).build(set(change.start[:STARTS_AT_ONCE])) if change.start else []
     return Synced(start=tuple(start), cancel=change.cancel, release=change.release)
 
 

@@ -8,12 +8,11 @@ it than the four attributes that :class:`WorkloadBuilder` has, so they are borro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 from airflow.executors.workloads.trigger import RunTrigger
-from airflow.jobs.job import Job
 from airflow.jobs.triggerer_job_runner import TriggerLoggingFactory, TriggerRunnerSupervisor
 from airflow.models.crypto import get_fernet
 from airflow.models.trigger import Trigger
@@ -33,6 +32,12 @@ MAX_START_BYTES = 24 << 20
 _TOO_LARGE = f"more than the {MAX_START_BYTES} that can be sent to an agent"
 
 
+class _Job(NamedTuple):
+    """All that is needed of a job; the row itself would be expired by a rollback."""
+
+    id: int
+
+
 class WorkloadBuilder:
     """Airflow's way of making workloads, without the process it belongs to there."""
 
@@ -41,9 +46,9 @@ class WorkloadBuilder:
     build_trigger_workloads: Any = TriggerRunnerSupervisor.build_trigger_workloads
     _create_workload = TriggerRunnerSupervisor._create_workload  # noqa: SLF001 - borrowed, see above
 
-    def __init__(self, job: Job) -> None:
-        """Build for the triggerer ``job``, whose id becomes part of the logs' names."""
-        self.job = job
+    def __init__(self, triggerer: int) -> None:
+        """Build for a triggerer, whose number becomes part of the logs' names."""
+        self.job = _Job(triggerer)
         self.logger_cache: dict[int, TriggerLoggingFactory] = {}
 
     def build(self, trigger_ids: set[int]) -> list[TriggerStart]:
