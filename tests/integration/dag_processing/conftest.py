@@ -26,7 +26,7 @@ from jetbridge.devstack import airflow as devstack_airflow
 from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.plane import JETBRIDGE, Plane, apply_topology, create_token, write_secret
 from jetbridge.devstack.ports import free_port
-from jetbridge.devstack.probes import accepts_connections
+from jetbridge.devstack.probes import accepts_connections, answers_http
 from jetbridge.devstack.processes import Command, Supervisor
 from jetbridge.devstack.servers import nats, redis
 from jetbridge.devstack.tls import make_certificates
@@ -97,7 +97,7 @@ class Servers:
 
     def airflow_environment(self, name, url, dags):
         options = devstack_airflow.AirflowOptions(
-            executor="LocalExecutor", dags=dags, url="http://127.0.0.1:1"
+            executor="LocalExecutor", dags=dags, url=self.plane.airflow_url
         )
         return dict(
             devstack_airflow.plane_environment(self.directory / name / "airflow", options, url, self.secrets)
@@ -113,7 +113,8 @@ def servers(tmp_path_factory):
         own = devstack_airflow.Secrets()
         secret_file = directory / "jwt-secret"
         write_secret(secret_file, own.jwt_secret)
-        plane = Plane(nats.start(supervisor), redis.start(supervisor), "http://127.0.0.1:1", secret_file)
+        airflow_url = f"http://127.0.0.1:{free_port()}"
+        plane = Plane(nats.start(supervisor), redis.start(supervisor), airflow_url, secret_file)
         apply_topology(supervisor, plane)
         found = Servers(supervisor, server.url, devstack_airflow.DATABASE, plane, own, directory)
         if not migrated:
@@ -221,6 +222,18 @@ def plane(servers, tmp_path_factory):
     tokens = directory / "tokens"
     tokens.mkdir()
     return DagPlane(servers, database, bridge, gateway, f"https://127.0.0.1:{port}", certificates.ca, tokens)
+
+
+@pytest.fixture(scope="session")
+def execution_api(plane):
+    """Airflow's Execution API on the plane's database."""
+    command = devstack_airflow.airflow_command(
+        plane.database.environment, "api-server", "--apps", "execution"
+    )
+    process = plane.servers.supervisor.start("execution-api", command)
+    url = f"{plane.servers.plane.airflow_url}/execution/health"
+    process.wait_ready(answers_http(url), timeout_seconds=120)
+    return process
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from jetbridge.agent.gateway_client import GatewayClient
+import httpx
+
+from jetbridge.agent.errors import GatewayUnreachableError
+from jetbridge.agent.gateway_client import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, GatewayClient
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
 from jetbridge.agent.settings import AgentSettings
@@ -30,6 +33,21 @@ class DagProcessorClient(GatewayClient):
         path = f"/v1/agents/{agent}/bundles/{operation}"
         return await self._send(path, credential, body, answer_seconds=answer_seconds)
 
+    async def read(self, agent: str, credential: str, target: str) -> tuple[int, bytes]:
+        """Read from Airflow's Execution API; returns its status and content, whatever they are."""
+        path = f"/v1/agents/{agent}/airflow/{target}"
+        try:
+            response = await self._http.get(
+                self._gateway + path,
+                headers={"authorization": f"Bearer {credential}"},
+                timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+            )
+        except httpx.RequestError as error:
+            raise GatewayUnreachableError(self._why_unreachable(error)) from error
+        if "problem+json" in response.headers.get("content-type", ""):  # the gateway's, not Airflow's
+            raise self._error(path, response)
+        return response.status_code, response.content
+
 
 class DagProcessorSession(Session):
     """The same calls with a credential that is renewed meanwhile."""
@@ -53,6 +71,11 @@ class DagProcessorSession(Session):
             return asked, await self._bundle_client.claim(self._agent, credential, body)
 
         return await self._call("claim bundles", call)
+
+    async def read(self, target: str, wait_seconds: float) -> tuple[int, bytes]:
+        """Read from Airflow's Execution API; raises as :meth:`relay`."""
+        async with asyncio.timeout(wait_seconds):
+            return await self._call("read", lambda it: self._bundle_client.read(self._agent, it, target))
 
     async def relay(self, operation: str, body: bytes, wait_seconds: float) -> bytes:
         """

@@ -26,7 +26,7 @@ from jetbridge.agent.waiting import wait_at_most
 from jetbridge.dag_processor import wire
 from jetbridge.dag_processor.calls import DagProcessorSession
 from jetbridge.dag_processor.leases import BundleLeases
-from jetbridge.dag_processor.wire import Answer, Failure, Held, Loaded, Question
+from jetbridge.dag_processor.wire import Answer, Failure, Held, Loaded, Question, Read
 
 log = structlog.get_logger(__name__)
 
@@ -143,10 +143,15 @@ class ManagerKeeper:
             self._leases.want(msgspec.json.decode(question.body, type=Loaded).bundles)
             return Answer(number=number)
         try:
-            body = await self._session.relay(question.operation, question.body, question.wait_seconds)
+            return Answer(number=number, body=await self._ask(question))
         except (GatewayError, TimeoutError) as error:
             return _failure(number, error)
-        return Answer(number=number, body=body)
+
+    async def _ask(self, question: Question) -> bytes:
+        if question.operation == wire.READ:
+            status, content = await self._session.read(question.body.decode(), question.wait_seconds)
+            return msgspec.msgpack.encode(Read(status=status, content=content))
+        return await self._session.relay(question.operation, question.body, question.wait_seconds)
 
 
 def _failure(number: int, error: Exception) -> Answer:

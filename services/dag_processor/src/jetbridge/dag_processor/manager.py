@@ -275,7 +275,7 @@ class RemoteManager(DagFileProcessorManager):
     @cached_property
     def client(self) -> Client:
         """Return what parsers may ask Airflow through."""
-        return make_client()
+        return make_client(self.plane)
 
     def _create_process(self, dag_file: DagFileInfo) -> DagFileProcessorProcess:
         callbacks = self._callback_to_execute.pop(dag_file, [])

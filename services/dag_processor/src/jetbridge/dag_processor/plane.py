@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from jetbridge.dag_processor import wire
-from jetbridge.dag_processor.wire import Answer, Failure, Held, Loaded, Question
+from jetbridge.dag_processor.wire import Answer, Failure, Held, Loaded, Question, Read
 
 A = TypeVar("A", bound=msgspec.Struct)
 
@@ -77,6 +77,11 @@ class Plane:
     def held(self) -> Mapping[str, int]:
         """Return the bundles that are this agent's now, and their epochs."""
         return msgspec.json.decode(self._exchange(wire.HELD, b"", _LOCAL_SECONDS), type=Held).epochs
+
+    def read(self, target: str) -> Read:
+        """Read a path and query of Airflow's Execution API; raises as :meth:`ask`."""
+        body = self._exchange(wire.READ, target.encode(), ASK_SECONDS)
+        return msgspec.msgpack.decode(body, type=Read)
 
     def close(self) -> None:
         """Close this process' end."""

@@ -19,6 +19,9 @@ HELD = "held"
 READY = "ready"
 """Tells the agent which bundles could be loaded: :class:`Loaded` as JSON."""
 
+READ = "read"
+"""Reads of Airflow's Execution API: the body is a path and query, the answer a status and what came."""
+
 MAX_FRAME_BYTES = 64 << 20
 """Above the largest parsing result as JSON."""
 
@@ -60,6 +63,13 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """Bundles that are ours now, and their epochs."""
 
     epochs: dict[str, int]
+
+
+class Read(msgspec.Struct, frozen=True, kw_only=True):
+    """What Airflow answered."""
+
+    status: int
+    content: bytes
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,15 @@ from starlette.responses import Response
 from jetbridge.contracts import dag_processing as contract
 from jetbridge.contracts.dag_processing import ClaimBundlesRequest, HeldBundle
 from jetbridge.contracts.envelope import Body
+from jetbridge.contracts.problems import ProblemType
 from jetbridge.gateway import openapi
 from jetbridge.gateway.bodies import BodyReader, json_response
 from jetbridge.gateway.bundles import require_dag_processor
 from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.problems import ProblemError
+from jetbridge.gateway.proxy_rules import PREFIX
 from jetbridge.gateway.routes import agent_of
+from jetbridge.gateway.triggers import NO_TASK
 
 _ANSWER_SECONDS = 15.0
 """Limit of one question to the bridge; below the 20 s for which agents wait."""
@@ -37,6 +42,12 @@ _RESULT_BYTES = contract.MAX_RESULT_BYTES * 4 // 3 + _SMALL_BYTES
 
 _RESULT_READ_SECONDS = 60.0
 """44 MB over 6 Mbit/s."""
+
+_READABLE = re.compile(rb"(?:dag-runs|task-instances|xcoms)/")
+"""
+What Airflow's own Dag processor looks up for callbacks (``DagFileProcessorProcess._handle_request``), less
+connections and variables: those of the plane stay there, and a site has its own.
+"""
 
 _LARGE_AT_ONCE = 2
 """A large body is in memory three times while it is read and passed on, so few are read at once."""
@@ -119,7 +130,7 @@ _OPERATIONS = (
 
 
 def dag_processor_routes(gateway: Gateway) -> APIRouter:
-    """Return ``/v1/agents/{name}/bundles``."""
+    """Return ``/v1/agents/{name}/bundles`` and ``…/airflow``."""
     router, desk = APIRouter(tags=["dag processors"]), gateway.bundles
     claims = BodyReader(ClaimBundlesRequest, _SMALL_BYTES, gateway.settings.read_seconds)
 
@@ -128,6 +139,12 @@ def dag_processor_routes(gateway: Gateway) -> APIRouter:
         caller = await agent_of(gateway, request)
         require_dag_processor(caller)
         return json_response(await desk.claim(caller, await claims.read(request)))
+
+    @router.get("/v1/agents/{name}/airflow/{path:path}", **openapi.READ_AIRFLOW)
+    async def read_airflow(request: Request) -> Response:
+        caller = await agent_of(gateway, request)
+        require_dag_processor(caller)
+        return await gateway.proxy.read(request, _readable(request, caller.name), NO_TASK)
 
     large = asyncio.Semaphore(_LARGE_AT_ONCE)
     for operation in _OPERATIONS:
@@ -164,6 +181,18 @@ def _endpoint(
             return await answer(request)
 
     return answer_in_turn
+
+
+def _readable(request: Request, agent: str) -> bytes:
+    """Return the path below Airflow's Execution API; 403 unless a callback in a Dag processor may read it."""
+    prefix = f"/v1/agents/{agent}/airflow/".encode()
+    path: bytes = request.scope["raw_path"]
+    if not path.startswith(prefix) or not _READABLE.match(path, len(prefix)):
+        raise ProblemError(
+            ProblemType.FORBIDDEN,
+            "A Dag processor may read runs, task instances and XComs, and nothing else of Airflow.",
+        )
+    return PREFIX + path[len(prefix) :]
 
 
 def _bundles(body: Any) -> Iterable[HeldBundle]:

@@ -185,6 +185,25 @@ def bundle_operation(
     )
 
 
+READ_AIRFLOW: dict[str, Any] = {
+    "operation_id": "readAirflow",
+    "summary": "Read what a callback in a Dag processor may know of runs, task instances and XComs",
+    "description": "Whatever Airflow's Execution API answers is passed on, without its tokens.",
+    "responses": {
+        200: {"description": "As Airflow's Execution API answers."},
+        **_problems(
+            {
+                *_ALWAYS,
+                *_WITH_CREDENTIAL,
+                ProblemType.MALFORMED,
+                ProblemType.FORBIDDEN,
+                ProblemType.UPSTREAM,
+            }
+        ),
+    },
+    "openapi_extra": {"security": [{"credential": []}], "parameters": [_AGENT, _BELOW]},
+    "response_model": None,
+}
 ATTACH = _operation(
     "attachTriggerer",
     "Begin to run triggers; what the agent ran before is others' to take",

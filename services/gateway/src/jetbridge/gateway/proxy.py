@@ -84,6 +84,18 @@ class Proxy:
         with _tracer.start_as_current_span("gateway.proxy", context=context):
             return await self._forward(request, target, subject)
 
+    async def read(self, request: Request, path: bytes, subject: str) -> Response:
+        """
+        Pass on a read of ``path`` in the name of ``subject``; who may read what, the caller has checked.
+
+        Raises the problem to answer with.
+        """
+        try:
+            target = upstream_target(path, request.scope["query_string"])
+        except PathError as exc:
+            raise ProblemError(ProblemType.MALFORMED, f"The request is not passed on: {exc}.") from exc
+        return await self._forward(request, target, subject)
+
     async def _subject(self, holder: LeaseClaims | TriggerClaims) -> str | None:
         """Return in whose name Airflow is asked; None when the lease is lost."""
         if isinstance(holder, TriggerClaims):
