@@ -179,7 +179,8 @@ def test_clean_up_actions_run_after_the_processes_ended(run_directory):
 
 SUPERVISING = textwrap.dedent(
     """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from pathlib import Path
     from jetbridge.devstack.environment import base_environment
     from jetbridge.devstack.processes import Command, Supervisor

@@ -70,11 +70,13 @@ async def test_own_writes_are_there_at_once_and_older_news_changes_nothing(bus, 
 async def test_a_record_nobody_can_read_is_left_out_and_does_not_stop_the_rest(
     store, workload, mirror, eventually
 ):
-    await store.bucket.kv.put("00000000-0000-0000-0000-00000000dead", b"not a record")
+    unreadable = "00000000-0000-0000-0000-00000000dead"
+    await store.bucket.kv.put(unreadable, b"not a record")
     new = workload()
     await store.submit(new)
     await eventually(lambda: mirror.get(new.workload_id))
-    assert mirror.get("00000000-0000-0000-0000-00000000dead") is None
+    assert mirror.get(unreadable) is None
+    await store.bucket.kv.delete(unreadable)  # other tests look at the same bucket
 
 
 async def test_catches_up_after_the_server_was_away(store, workload, mirror, eventually, nats_server):

@@ -107,8 +107,9 @@ class BucketMirror(Generic[R]):
             return None
         try:
             return Versioned(self._bucket.decode(entry.value or b""), entry.revision or 0)
-        except msgspec.DecodeError:
-            log.exception("mirror.unreadable_record", bucket=self._bucket.name, key=entry.key)
+        except msgspec.DecodeError as exc:
+            # The place in our code says nothing; the place in the record does.
+            log.error("mirror.unreadable_record", bucket=self._bucket.name, key=entry.key, error=str(exc))  # noqa: TRY400
             return None
 
     def _change(self, key: str, record: Versioned[R] | None, revision: int) -> None:
