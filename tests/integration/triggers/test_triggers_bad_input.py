@@ -1,12 +1,19 @@
 """What a triggerer must not say: refused with a problem, counted, and nothing written."""
 
+import asyncio
 import base64
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from site_triggers import FileTrigger, FolderWatcher
+
+from jetbridge.bus.connection import open_bus
+from jetbridge.bus.health import HealthStore
+from jetbridge.bus.settings import BusSettings
+from jetbridge.contracts.records import Health, HealthRecord
 
 from .world import forget_triggers
 
@@ -190,6 +197,29 @@ def test_a_newer_contract_is_not_spoken(deferred, world):
     assert is_problem(post("triggers/events", events(number, trigger) | {"contract": 99}), "unknown-contract")
     assert is_problem(post("triggers/poll", {"triggerer": number, "contract": 99}), "unknown-contract")
     assert world.state(ti) == "deferred"
+
+
+def test_a_triggerer_known_to_be_dead_is_ended_at_once(running_plane, deferred, attached, world, eventually):
+    """The sentinel's word is enough, however recently the agent was heard of."""
+    post, number, _, trigger, _ = deferred
+    heir, heirs = attached()
+    assert take(heir, heirs) == []
+
+    async def attest():
+        async with open_bus(BusSettings(url=running_plane.plane.nats.url), "sentinel") as bus:
+            instance = world.job(number).unixname.removeprefix("jetbridge/")
+            lost = HealthRecord(
+                agent=post.name,
+                instance=instance,
+                health=Health.LOST,
+                since=datetime.now(UTC),
+                attested=True,
+            )
+            await (await HealthStore.open(bus)).change(None, lost)
+
+    asyncio.run(attest())
+    eventually(lambda: world.job(number).state == "failed")
+    assert [one["trigger_id"] for one in eventually(lambda: take(heir, heirs))] == [trigger]
 
 
 class TestTokenOfATrigger:

@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 
 from jetbridge.bus.connection import open_bus
+from jetbridge.bus.health import HealthStore
+from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.rpc import ClaimCheck
 from jetbridge.bus.settings import BusSettings
 from jetbridge.scheduler.bridge.dag_processing import operations as dag_processing
@@ -21,7 +23,7 @@ from jetbridge.scheduler.bridge.rpc import Dispatcher, Operation
 from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.bridge.subscribers import drain, publisher, subscribe
 from jetbridge.scheduler.bridge.triggers import operations as triggers
-from jetbridge.scheduler.bridge.triggers.upkeep import Hearing, upkeep
+from jetbridge.scheduler.bridge.triggers.upkeep import Hearing, Losses, upkeep
 from jetbridge.scheduler.bridge.workloads import requeue_operation
 from jetbridge.telemetry.metrics import Metrics
 
@@ -53,12 +55,17 @@ async def bridge(
             subscribe(bus, dispatcher, operations(database, hearing, results), settings.max_waiting)
             await bus.broker.start()
             log.info("bridge started", threads=settings.threads)
-            unasked = asyncio.create_task(upkeep(database, hearing), name="upkeep of triggers")
+            health = BucketMirror(bus, (await HealthStore.open(bus)).bucket)
+            unasked = {
+                asyncio.create_task(health.run(), name="mirror of health"),
+                asyncio.create_task(upkeep(database, hearing, Losses(health)), name="upkeep of triggers"),
+            }
             try:
                 yield
             finally:
-                unasked.cancel()
-                await asyncio.wait({unasked})
+                for task in unasked:
+                    task.cancel()
+                await asyncio.wait(unasked)
                 await drain(bus, dispatcher, settings.drain_seconds)
     finally:
         database.close()
