@@ -72,13 +72,11 @@ def values(chart: str, store: str) -> dict[str, Any]:
         loaded["gateway"] |= {"tls": {"existingSecret": "tls"}, "service": {"port": 8443}}
         loaded["sentinel"] = {"env": [{"name": "JETBRIDGE_SENTINEL_METRICS_PORT", "value": "9091"}]}
         loaded["leases"] = {"leaseSeconds": 30}
-        loaded["dagProcessor"] = {"enabled": False}
     else:
         loaded["gateway"] = {"url": "https://localhost:8443", "ca": {"configMap": "ca"}}
         loaded["objectStore"] = {"endpointUrl": store, "existingSecret": "servers"}
         reference = {"secretKeyRef": {"name": "servers", "key": "orders"}}
         loaded["env"] = [{"name": orders.CONNECTION_VARIABLE, "valueFrom": reference}]
-        loaded["dagProcessor"] = {"enabled": True}
     return loaded
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / "k8s" / "images"
 PACKAGES = {
     "plane": {"jetbridge-gateway", "jetbridge-router", "jetbridge-sentinel"},
-    "airflow": {"jetbridge-scheduler", "jetbridge-xcom"},
+    "airflow": {"jetbridge-scheduler"},
     "agent": {"jetbridge-worker", "jetbridge-triggerer", "jetbridge-dag-processor"},
 }
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
