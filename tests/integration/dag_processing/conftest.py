@@ -191,7 +191,7 @@ class DagPlane:
         def post(path, body, **more):
             return client.post(f"/v1/agents/{name}/bundles/{path}", json=body, headers=headers, **more)
 
-        post.http = client
+        post.http, post.name, post.headers = client, name, headers
         return post
 
 
