@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from jetbridge.gateway import openapi
 from jetbridge.gateway.dag_processor_routes import dag_processor_routes
 from jetbridge.gateway.gateway import Gateway
 from jetbridge.gateway.guard import Guard, answer_problems
+from jetbridge.gateway.openapi_document import document_of
 from jetbridge.gateway.routes import agent_routes, execution_routes, lease_routes, plane_routes
 from jetbridge.gateway.triggerer_routes import triggerer_routes
 
@@ -25,6 +25,6 @@ def build_app(gateway: Gateway) -> ASGIApp:
         plane_routes,
     ):
         app.include_router(routes(gateway))
-    app.openapi = openapi.document_of(app)  # type: ignore[method-assign]  # as FastAPI's manual says
+    app.openapi = document_of(app)  # type: ignore[method-assign]  # as FastAPI's manual says
     answer_problems(app, gateway.metrics)
     return Guard(app, gateway.metrics)

@@ -1,5 +1,5 @@
 """
-The OpenAPI document, from the structs that are really read and written.
+The operations of the OpenAPI document, from the structs that are really read and written.
 
 FastAPI describes what it decodes itself, and here msgspec decodes; so each route carries its bodies by
 name, and the schemas come from the contracts.
@@ -7,28 +7,15 @@ name, and the schemas come from the contracts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from jetbridge.contracts import api, dag_processing, ids, triggering
 from jetbridge.contracts.problems import ProblemType
-from jetbridge.contracts.schema import API, schema_of
 from jetbridge.gateway.health import Health, Readiness
 from jetbridge.gateway.problems import MEDIA_TYPE
-from jetbridge.gateway.proxy_rules import METHODS
-
-_TEXT = """\
-Between execution agents and an Airflow control plane. Agents only dial out; everything they need is here.
-
-Every error is an RFC 9457 problem document whose `type` says what to do: 4xx means that repeating the
-same request will not help, 5xx that it will. The one exception is a lost lease on `/execution/*`, which
-Airflow's own client must understand.
-"""
 
 _ALWAYS = (ProblemType.INTERNAL,)
 _WITH_BODY = (
@@ -40,16 +27,17 @@ _WITH_BODY = (
 _WITH_CREDENTIAL = (ProblemType.UNAUTHENTICATED, ProblemType.AGENT_REPLACED, ProblemType.UNAVAILABLE)
 
 
-def _ref(name: str) -> dict[str, str]:
+def ref(name: str) -> dict[str, str]:
+    """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _problems(kinds: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(kinds: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
     """Return the responses, by status: two problems may share one."""
     texts: dict[int, list[str]] = {}
     for kind in sorted(kinds, key=lambda kind: kind.value):
         texts.setdefault(kind.status, []).append(f"`{kind.uri}`: {kind.title}.")
-    content = {MEDIA_TYPE: {"schema": _ref("Problem")}}
+    content = {MEDIA_TYPE: {"schema": ref("Problem")}}
     return {
         status: {"description": " ".join(lines), "content": content}
         for status, lines in sorted(texts.items())
@@ -59,7 +47,7 @@ def _problems(kinds: Iterable[ProblemType]) -> dict[int | str, dict[str, Any]]:
 def _json(description: str, body: type[msgspec.Struct]) -> dict[str, Any]:
     return {
         "description": description,
-        "content": {"application/json": {"schema": _ref(body.__name__)}},
+        "content": {"application/json": {"schema": ref(body.__name__)}},
     }
 
 
@@ -70,7 +58,7 @@ def _path(name: str, pattern: str, description: str) -> dict[str, Any]:
 
 _AGENT = _path("name", ids.AGENT_NAME_PATTERN, "The agent's name, as registered.")
 _LEASE = _path("lease", ids.LEASE_ID_PATTERN, "`<workload id>.<epoch>`, as offered.")
-_BELOW = {
+BELOW = {
     "name": "path",
     "in": "path",
     "required": True,
@@ -93,7 +81,7 @@ def _operation(  # noqa: PLR0913 - a table's columns
         "security": [{security: []}],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _ref(request.__name__)}},
+            "content": {"application/json": {"schema": ref(request.__name__)}},
         },
     }
     if parameters:
@@ -103,7 +91,7 @@ def _operation(  # noqa: PLR0913 - a table's columns
         "summary": summary,
         "description": (request.__doc__ or "").strip(),
         "responses": {200: _json((response.__doc__ or "").strip(), response)}
-        | _problems({*_ALWAYS, *_WITH_BODY, *problems}),
+        | problem_responses({*_ALWAYS, *_WITH_BODY, *problems}),
         "openapi_extra": extra,
         "response_model": None,
     }
@@ -191,7 +179,7 @@ READ_AIRFLOW: dict[str, Any] = {
     "description": "Whatever Airflow's Execution API answers is passed on, without its tokens.",
     "responses": {
         200: {"description": "As Airflow's Execution API answers."},
-        **_problems(
+        **problem_responses(
             {
                 *_ALWAYS,
                 *_WITH_CREDENTIAL,
@@ -201,7 +189,7 @@ READ_AIRFLOW: dict[str, Any] = {
             }
         ),
     },
-    "openapi_extra": {"security": [{"credential": []}], "parameters": [_AGENT, _BELOW]},
+    "openapi_extra": {"security": [{"credential": []}], "parameters": [_AGENT, BELOW]},
     "response_model": None,
 }
 ATTACH = _operation(
@@ -240,36 +228,10 @@ DETACH = _operation(
     parameters=[_AGENT],
     problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
 )
-_EXECUTION: dict[str, Any] = {
-    "summary": "Airflow's Execution API, for the workload of one lease",
-    "description": "Whatever Airflow answers is passed on, without its tokens.",
-    "responses": {
-        "default": {"description": "Airflow's answer."},
-        410: {
-            "description": "The lease is lost. Airflow's supervisor stops the task.",
-            "content": {"application/json": {"schema": _ref("LeaseLost")}},
-        },
-        **_problems(
-            (
-                ProblemType.MALFORMED,
-                ProblemType.UNAUTHENTICATED,
-                ProblemType.TOO_LARGE,
-                ProblemType.INTERNAL,
-                ProblemType.UPSTREAM,
-                ProblemType.UNAVAILABLE,
-            )
-        ),
-    },
-    "security": [{"leaseToken": []}],
-    "parameters": [_BELOW],
-    "tags": ["execution"],
-}
-"""Described here and not by its route: one function serves all methods, and each needs an id of its own."""
-
 HEALTHZ: dict[str, Any] = {
     "operation_id": "healthz",
     "summary": "Whether the process lives",
-    "responses": {200: _json("It does.", Health), **_problems(_ALWAYS)},
+    "responses": {200: _json("It does.", Health), **problem_responses(_ALWAYS)},
     "response_model": None,
 }
 READYZ: dict[str, Any] = {
@@ -278,7 +240,7 @@ READYZ: dict[str, Any] = {
     "responses": {
         200: _json("Ready, or degraded: Redis or Airflow is away.", Readiness),
         503: _json("Not ready: NATS is away, records are being read, or it is shutting down.", Readiness),
-        **_problems(_ALWAYS),
+        **problem_responses(_ALWAYS),
     },
     "response_model": None,
 }
@@ -287,64 +249,7 @@ METRICS: dict[str, Any] = {
     "summary": "Prometheus metrics",
     "responses": {
         200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        **_problems(_ALWAYS),
+        **problem_responses(_ALWAYS),
     },
     "response_model": None,
 }
-
-_LEASE_LOST = {
-    "type": "object",
-    "required": ["detail"],
-    "properties": {
-        "detail": {
-            "type": "object",
-            "required": ["reason", "message"],
-            "properties": {"reason": {"const": "lease_lost"}, "message": {"type": "string"}},
-        }
-    },
-}
-
-_SECURITY = {
-    "agentToken": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "An agent token, `jb_<id>_<secret>`, from `jetbridge token create`.",
-    },
-    "credential": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "The credential from registration, renewed by heartbeats.",
-    },
-    "leaseToken": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "The token from accepting an offer, or the one that came with a trigger.",
-    },
-}
-
-
-def document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return the function that FastAPI asks for the document of ``app``."""
-    made: dict[str, Any] = {}
-
-    def document() -> dict[str, Any]:
-        if not made:
-            made.update(_make(app))
-        return made
-
-    return document
-
-
-def _make(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(
-        title="Jetbridge Remote Execution API",
-        version=version("jetbridge-gateway"),
-        description=_TEXT,
-        routes=app.routes,
-    )
-    schemas = schema_of(*API, *dag_processing.ALL_BODIES, Health, Readiness) | {"LeaseLost": _LEASE_LOST}
-    document["components"] = {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SECURITY}
-    document["paths"]["/execution/{path}"] = {
-        method.lower(): {"operationId": f"execution{method.capitalize()}", **_EXECUTION} for method in METHODS
-    }
-    return document
