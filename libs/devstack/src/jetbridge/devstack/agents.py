@@ -1,4 +1,4 @@
-"""Worker agents as processes that know the execution plane only, and no secret of the plane."""
+"""Agents as processes that know the execution plane only, and no secret of the plane."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jetbridge.devstack.airflow import bundle_config
 from jetbridge.devstack.environment import base_environment
@@ -27,13 +28,14 @@ def _nothing(_store: S3Server) -> Mapping[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class AgentSpec:
     """
-    One worker agent.
+    One agent: a worker, or a triggerer whose ``slots`` are its capacity and whose ``queues`` may be empty.
 
     ``environment`` says what its operator gives its tasks, for example ``AIRFLOW_CONN_…``, once the
     object store's address is known.
     """
 
     name: str
+    role: Literal["worker", "triggerer"] = "worker"
     queues: Sequence[str] = ("default",)
     slots: int = 4
     site: str = "here"
@@ -66,7 +68,7 @@ class ExecutionPlane:
 
 @dataclass(frozen=True)
 class Agent:
-    """A worker agent's process, and the network it lives in (None: this host's)."""
+    """An agent's process, and the network it lives in (None: this host's)."""
 
     spec: AgentSpec
     process: ManagedProcess
@@ -86,12 +88,11 @@ def agent_command(
         "--gateway": plane.gateway_url,
         "--ca-file": str(plane.ca_file),
         "--token-file": str(plane.token_file),
-        "--queues": ",".join(spec.queues),
-        "--slots": str(spec.slots),
         "--name": spec.name,
         "--site": spec.site,
         "--data-dir": str(directory),
-        "--drain-seconds": str(_DRAIN_SECONDS),
+        **({"--queues": ",".join(spec.queues)} if spec.queues else {}),
+        **_options_of_role(spec),
     }
     own = (
         plane.environment | {"AIRFLOW_HOME": str(directory / "airflow")} | dict(spec.environment(plane.store))
@@ -100,7 +101,13 @@ def agent_command(
     jetbridge = Path(sys.executable).parent / "jetbridge"
     words = [word for option in options.items() for word in option]
     return Command(
-        argv=[*prefix, jetbridge, "worker", *words],
+        argv=[*prefix, jetbridge, spec.role, *words],
         env=base_environment(own),
         stop_seconds=_DRAIN_SECONDS + _STOP_SECONDS,
     )
+
+
+def _options_of_role(spec: AgentSpec) -> dict[str, str]:
+    if spec.role == "triggerer":
+        return {"--capacity": str(spec.slots), "--stop-seconds": str(_DRAIN_SECONDS)}
+    return {"--slots": str(spec.slots), "--drain-seconds": str(_DRAIN_SECONDS)}
