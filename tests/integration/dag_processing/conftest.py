@@ -53,6 +53,12 @@ class Database:
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             return connection.execute(query, parameters).fetchall()
 
+    def answers(self):
+        try:
+            return bool(self.rows("SELECT 1"))
+        except psycopg.OperationalError:
+            return False
+
     def execute(self, statement, *parameters):
         with psycopg.connect(self.url) as connection:
             connection.execute(statement, parameters)
