@@ -57,7 +57,9 @@ def test_newer_version_is_an_unknown_name_and_not_a_crash():
         read_body(open_envelope(data), *MESSAGES)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"type": 1}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"\xff", b'{"type": 1}', b'{"type": "\xff"}', b"[" * 100_000]
+)
 def test_bytes_that_are_no_envelope_are_malformed(data):
     with pytest.raises(MalformedMessageError):
         open_envelope(data)

@@ -64,6 +64,9 @@ B = TypeVar("B", bound=Body)
 _encoder = msgspec.json.Encoder()
 _envelope_decoder = msgspec.json.Decoder(Envelope)
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes it cannot read: not JSON or not the shape, not UTF-8, nested too deeply."""
+
 
 def seal(body: Body, *, message_id: str | None = None, traceparent: str | None = None) -> bytes:
     """Put a body into an envelope and encode both as JSON."""
@@ -82,7 +85,7 @@ def open_envelope(data: bytes) -> Envelope:
     """Decode the frame only; raises :class:`MalformedMessageError`."""
     try:
         return _envelope_decoder.decode(data)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         msg = f"not a message envelope: {exc}"
         raise MalformedMessageError(msg) from exc
 
@@ -105,7 +108,7 @@ def read_body(envelope: Envelope, *known: type[B]) -> B:
 def _decode_body(envelope: Envelope, body_type: type[B]) -> B:
     try:
         return msgspec.json.decode(envelope.body, type=body_type)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         msg = f"{envelope.name} {envelope.id}: {exc}"
         raise MalformedMessageError(msg) from exc
 
