@@ -68,6 +68,10 @@ acceptance: $(READY) ## Tests of the whole system as real processes
 chaos: $(READY) ## Kill, hang and cut off real agents, and check from their marks what ran when
 	@$(PYTEST) tests/chaos
 
+.PHONY: long
+long: $(READY) ## The tests that wait for real leases and time-outs and are left out of make test
+	@$(PYTEST) -m long
+
 .PHONY: fmt
 fmt: $(READY) ## Format the code and fix what can be fixed by itself
 	@$(BIN)/ruff format .

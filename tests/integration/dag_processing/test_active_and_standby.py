@@ -5,6 +5,8 @@ import signal
 import psutil
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def two(start, folder, bundle, database, dag_source, local_bundle, eventually):

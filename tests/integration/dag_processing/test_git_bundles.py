@@ -10,6 +10,8 @@ from jetbridge.devstack.ports import free_port
 from jetbridge.devstack.probes import accepts_connections
 from jetbridge.devstack.processes import Command
 
+pytestmark = pytest.mark.long
+
 AUTHOR = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
 
 

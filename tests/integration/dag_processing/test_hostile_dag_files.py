@@ -6,6 +6,8 @@ import signal
 import psutil
 import pytest
 
+pytestmark = pytest.mark.long
+
 IMPORTS = "# airflow DAG\nimport os, sys, time, ctypes, signal, threading, logging\n"
 
 HOSTILE = {

@@ -6,6 +6,8 @@ from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.plane import JETBRIDGE
 from jetbridge.devstack.processes import Command
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def running(start, folder, bundle, database, dag_source, local_bundle, eventually):

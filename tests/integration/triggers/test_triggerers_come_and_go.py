@@ -13,6 +13,8 @@ from site_triggers import BlockingTrigger, DeadlyTrigger, FileTrigger
 
 from .world import forget_triggers
 
+pytestmark = pytest.mark.long
+
 IMPATIENT = {"AIRFLOW__TRIGGERER__RUNNER_HEALTH_CHECK_THRESHOLD": "5"}
 
 
