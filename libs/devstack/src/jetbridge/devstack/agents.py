@@ -28,14 +28,14 @@ def _nothing(_store: S3Server) -> Mapping[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class AgentSpec:
     """
-    One agent: a worker, or a triggerer whose ``slots`` are its capacity and whose ``queues`` may be empty.
+    One agent: a worker, a triggerer (``slots`` are its capacity) or a Dag processor. Workers need queues.
 
     ``environment`` says what its operator gives its tasks, for example ``AIRFLOW_CONN_…``, once the
     object store's address is known.
     """
 
     name: str
-    role: Literal["worker", "triggerer"] = "worker"
+    role: Literal["worker", "triggerer", "dag-processor"] = "worker"
     queues: Sequence[str] = ("default",)
     slots: int = 4
     site: str = "here"
@@ -44,13 +44,18 @@ class AgentSpec:
 
 @dataclass(frozen=True)
 class ExecutionPlane:
-    """Everything an execution plane is told about the world."""
+    """
+    Everything an execution plane is told about the world.
+
+    ``bundles`` is the value of ``dag_bundle_config_list``; without it, it is the folder ``dags``.
+    """
 
     gateway_url: str
     ca_file: Path
     token_file: Path
     store: S3Server
     dags: Path
+    bundles: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,8 +67,13 @@ class ExecutionPlane:
             "JETBRIDGE_OBJECT_STORE_REGION": self.store.region,
             "JETBRIDGE_OBJECT_STORE_XCOM_BUCKET": "jetbridge-xcom",
             "JETBRIDGE_OBJECT_STORE_LOGS_BUCKET": "jetbridge-logs",
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_config(self.dags),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": self.bundle_config,
         }
+
+    @property
+    def bundle_config(self) -> str:
+        """Return the Dag bundles, as Airflow is told of them."""
+        return self.bundles or bundle_config(self.dags)
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,7 @@ def agent_command(
         "--name": spec.name,
         "--site": spec.site,
         "--data-dir": str(directory),
-        **({"--queues": ",".join(spec.queues)} if spec.queues else {}),
-        **_options_of_role(spec),
+        **_options_of_role(spec, plane, directory),
     }
     own = (
         plane.environment | {"AIRFLOW_HOME": str(directory / "airflow")} | dict(spec.environment(plane.store))
@@ -107,7 +116,12 @@ def agent_command(
     )
 
 
-def _options_of_role(spec: AgentSpec) -> dict[str, str]:
+def _options_of_role(spec: AgentSpec, plane: ExecutionPlane, directory: Path) -> dict[str, str]:
+    if spec.role == "dag-processor":
+        bundles = directory / "bundles.json"
+        bundles.write_text(plane.bundle_config)
+        return {"--bundles": str(bundles), "--stop-seconds": str(_DRAIN_SECONDS)}
+    queues = {"--queues": ",".join(spec.queues)} if spec.queues else {}
     if spec.role == "triggerer":
-        return {"--capacity": str(spec.slots), "--stop-seconds": str(_DRAIN_SECONDS)}
-    return {"--slots": str(spec.slots), "--drain-seconds": str(_DRAIN_SECONDS)}
+        return queues | {"--capacity": str(spec.slots), "--stop-seconds": str(_DRAIN_SECONDS)}
+    return queues | {"--slots": str(spec.slots), "--drain-seconds": str(_DRAIN_SECONDS)}

@@ -54,13 +54,14 @@ class AirflowOptions:
     What differs between a demo, a test and a benchmark.
 
     ``executor`` is Airflow's setting, ``url`` the api-server's address. ``extra`` are further variables
-    for all plane processes.
+    for all plane processes. Without ``has_dags`` the plane knows no bundle and runs no Dag processor.
     """
 
     executor: str
     dags: Path
     url: str
     api_workers: int = 1
+    has_dags: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -96,7 +97,9 @@ def plane_environment(
             "AIRFLOW__API__BASE_URL": options.url,
             "AIRFLOW__API__WORKERS": str(options.api_workers),
             "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_config(options.dags),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": (
+                bundle_config(options.dags) if options.has_dags else "[]"
+            ),
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
@@ -110,7 +113,7 @@ def plane_environment(
 
 class Airflow:
     """
-    The plane's Airflow processes: api-server, scheduler and dag-processor.
+    The plane's Airflow processes: api-server, scheduler and, unless agents do its work, dag-processor.
 
     They are added to the supervisor at once and started by :meth:`start`, so that a test can start,
     kill and restart each by its attribute.
@@ -122,6 +125,7 @@ class Airflow:
         environment: Mapping[str, str],
         *,
         api_server_extra: Mapping[str, str] | None = None,
+        has_dags: bool = True,
     ) -> None:
         def add(name: str, extra: Mapping[str, str] | None = None) -> ManagedProcess:
             stop_seconds = _API_SERVER_STOP_SECONDS if name == "api-server" else _STOP_SECONDS
@@ -131,12 +135,13 @@ class Airflow:
         self.url = environment["AIRFLOW__API__BASE_URL"]
         self.api_server = add("api-server", api_server_extra)
         self.scheduler = add("scheduler")
-        self.dag_processor = add("dag-processor")
+        self.dag_processor = add("dag-processor") if has_dags else None
 
     def start(self) -> None:
-        """Start all three without waiting."""
+        """Start all of them without waiting."""
         for process in (self.api_server, self.scheduler, self.dag_processor):
-            process.start()
+            if process is not None:
+                process.start()
 
     def wait_ready(self) -> None:
         """

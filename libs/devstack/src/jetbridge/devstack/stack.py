@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from jetbridge.devstack import airflow, netns, plane, probes, registry
+from jetbridge.devstack import airflow, git, netns, plane, probes, registry
 from jetbridge.devstack.agents import Agent, AgentSpec, ExecutionPlane, agent_command
 from jetbridge.devstack.errors import DevStackError
 from jetbridge.devstack.home import forget_old_runs, new_run_directory
@@ -35,7 +35,8 @@ class StackOptions:
     ``isolate`` puts each agent in its own network namespace: True insists, False does not try, None
     does it where the machine lets us. ``plane_extra`` is further environment of Airflow's processes on
     the plane; what an agent gets is in its :class:`AgentSpec`. ``lease_seconds`` is how long a silent
-    agent keeps its work.
+    agent keeps its work. With an agent of the role dag-processor the plane has no Dag file; ``git`` puts
+    the Dags into a repository that agents read.
     """
 
     dags: Path
@@ -45,9 +46,15 @@ class StackOptions:
     api_workers: int = 1
     isolate: bool | None = None
     lease_seconds: float = 120.0
+    git: bool = False
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     label: str = "stack"
+
+    @property
+    def plane_has_dags(self) -> bool:
+        """Return whether Airflow's own Dag processor runs, on the plane."""
+        return not any(agent.role == "dag-processor" for agent in self.agents)
 
 
 class DevStack:
@@ -74,6 +81,7 @@ class DevStack:
         self.secrets = airflow.Secrets()
         self.plane: plane.Plane | None = None
         self.gateway_url = ""
+        self.git: git.GitServer | None = None
         self.gateways: Sequence[ManagedProcess] = ()
         self.failover: dict[str, ManagedProcess] = {}
         self.agents: dict[str, Agent] = {}
@@ -125,6 +133,9 @@ class DevStack:
     def _start(self, undo: contextlib.ExitStack) -> None:
         host = self._make_network()
         self._start_servers(host)
+        if self.options.git:
+            self.git = git.start(self.supervisor, self.directory / "git", self.options.dags, host)
+            self._say(f"the Dags are in {self.git.url}")
         airflow_url = f"http://{_LOOPBACK}:{free_port()}"
         if self.options.gateways:
             self.plane = self._prepare_plane(airflow_url)
@@ -133,8 +144,10 @@ class DevStack:
             self.supervisor,
             environment,
             api_server_extra=self.plane.api_server_environment if self.plane else {},
+            has_dags=self.options.plane_has_dags,
         )
-        self._say("starting Airflow: api-server, scheduler, dag-processor")
+        own = ", dag-processor" if self.options.plane_has_dags else "; Dags are parsed by an agent"
+        self._say(f"starting Airflow: api-server, scheduler{own}")
         self.airflow.start()
         if self.plane is not None:
             self._start_jetbridge(self.plane, host, environment)
@@ -185,6 +198,7 @@ class DevStack:
             dags=self.options.dags,
             url=url,
             api_workers=self.options.api_workers,
+            has_dags=self.options.plane_has_dags,
             extra={**(self.plane.bus_environment if self.plane else {}), **self.options.plane_extra},
         )
         environment = airflow.plane_environment(
@@ -221,8 +235,9 @@ class DevStack:
             directory = self.directory / "agents" / spec.name
             directory.mkdir(parents=True, mode=0o700)
             token_file = plane.create_token(prepared, spec.name, directory)
+            bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else ""
             execution_plane = ExecutionPlane(
-                self.gateway_url, certificates.ca, token_file, self.s3, self.options.dags
+                self.gateway_url, certificates.ca, token_file, self.s3, self.options.dags, bundles
             )
             command = agent_command(spec, execution_plane, directory, namespace)
             process = self.supervisor.add(f"agent-{spec.name}", command, tier="agents")
@@ -232,7 +247,7 @@ class DevStack:
     def _await_agents(self) -> None:
         for name, agent in self.agents.items():
             agent.process.wait_ready(self._is_registered(name), timeout_seconds=_READY_SECONDS)
-            self._say(f"agent {name} is registered for {', '.join(agent.spec.queues)}")
+            self._say(f"agent {name} ({agent.spec.role}) is registered")
 
     def _is_registered(self, name: str) -> Probe:
         def probe() -> bool:
