@@ -18,6 +18,8 @@ import pytest
 
 from jetbridge.devstack.airflow import airflow_command
 
+pytestmark = pytest.mark.long  # two whole Airflow parsers side by side take minutes
+
 CORPUS = Path(__file__).with_name("corpus")
 EXAMPLES = Path(airflow.__path__[0]) / "example_dags"
 
