@@ -104,6 +104,21 @@ def test_a_push_shows_on_the_plane_at_its_commit(
     eventually(lambda: not database.is_active(dag_id))
 
 
+def test_a_push_of_what_a_dag_imports_is_seen_as_well(
+    start, repository, git_bundle, bundle, database, dag_source, eventually
+):
+    repo, dag_id = repository(), f"{bundle}-one"
+    source = dag_source(dag_id).replace("schedule=None", f"schedule=None, description={bundle}_text.TEXT")
+    repo.push(**{f"{bundle}_text": "TEXT = 'old'", "one": f"import {bundle}_text\n{source}"})
+    # Only the new version can have an unchanged file parsed again.
+    start(
+        [git_bundle(bundle, repo.url)], settings={"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600"}
+    )
+    eventually(lambda: database.is_active(dag_id) and database.dag(dag_id)["description"] == "old")
+    repo.push(**{f"{bundle}_text": "TEXT = 'new'"})
+    eventually(lambda: database.dag(dag_id)["description"] == "new")
+
+
 def test_a_version_that_ran_stays_and_a_new_one_comes_beside_it(
     start, repository, git_bundle, bundle, dag_source, eventually, versions, in_airflow
 ):

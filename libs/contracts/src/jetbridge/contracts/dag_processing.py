@@ -34,7 +34,7 @@ MAX_BUNDLES = 256
 MAX_FILES = 100_000
 MAX_CALLBACKS = 1_000
 MAX_RESULT_BYTES = 32 << 20
-"""Largest parsing result of one file, compressed. A Dag of 1,000 tasks is about 30 KiB."""
+"""Largest parsing result of one file, compressed. A Dag of 1,000 tasks is about 20 KiB."""
 
 MAX_PARSE_SECONDS = 24 * 3600
 

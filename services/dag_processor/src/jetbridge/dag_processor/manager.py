@@ -205,8 +205,25 @@ class RemoteManager(DagFileProcessorManager):
         **_session: Any,
     ) -> None:
         """Say that the bundle was refreshed just now. Airflow handles errors."""
+        if version is not None:
+            self._parse_again(bundle_name)
         request = BundleRefreshedRequest(bundle=bundle_name, epoch=self._epochs[bundle_name], version=version)
         self.plane.ask("refreshed", request, Noted)
+
+    def _parse_again(self, bundle: str) -> None:
+        """
+        Parse every file of a bundle that has a new version, now.
+
+        Airflow would wait for ``min_file_process_interval`` with files that are as they were, but any of
+        them may import one that is not. And a parser that began before would give old code a new version.
+        """
+        begun = {
+            f
+            for f, parser in self._processors.items()
+            if f.bundle_name == bundle and not parser.had_callbacks
+        }
+        self.terminate_orphan_processes(present=set(self._processors) - begun)
+        self.remove_orphaned_file_stats(present={f for f in self._file_stats if f.bundle_name != bundle})
 
     def deactivate_deleted_dags(self, bundle_name: str, present: set[DagFileInfo]) -> None:
         """Say which files there are; the plane forgets Dags and import errors of all others."""

@@ -31,7 +31,7 @@ class BridgeSettings(BaseSettings):
         default=128 << 20,
         ge=0,
         description="Memory for the last parsing results, compressed: an agent does not send an unchanged "
-        "one again. 10,000 Dag files take about 50 MB.",
+        "one again. 10,000 Dag files take about 10 MB.",
     )
     drain_seconds: float = Field(
         default=20.0, gt=0, description="After SIGTERM: limit for requests in flight to finish."
