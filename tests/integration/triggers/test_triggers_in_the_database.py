@@ -201,7 +201,7 @@ def test_callbacks_of_the_living_stay_and_leave_room_for_others(world):
     assert {world.holder(trigger) for trigger in held} == {one.number}
 
 
-@pytest.mark.long  # passes alone; failed once in a session together with everything else, reason not yet known
+@pytest.mark.long  # passes alone; failed once in a session with everything else, reason not yet known
 def test_queues_are_kept_apart(world):
     _, plain = waiting(world)
     _, gpu = waiting(world, queue="gpu")
