@@ -9,11 +9,13 @@ from itertools import count
 from threading import Lock
 
 from jetbridge.contracts.triggering import (
-    MAX_EVENTS,
     MAX_TRACEBACK_LINE,
     MAX_TRACEBACK_LINES,
     TriggerEvent,
 )
+
+BATCH_EVENTS = 64
+"""The plane takes a request's events in one transaction, about a second of work that all of them wait for."""
 
 BATCH_BYTES = 1 << 20
 """Events of one request; with base64 it stays well below what gateways take."""
@@ -75,7 +77,7 @@ class Outbox:
         with self._lock:
             return self._bytes < MAX_BYTES
 
-    def batch(self, limit: int = MAX_EVENTS) -> tuple[Outgoing, ...]:
+    def batch(self, limit: int = BATCH_EVENTS) -> tuple[Outgoing, ...]:
         """Return the first events, as many as fit into a request."""
         with self._lock:
             chosen: list[Outgoing] = []
