@@ -35,6 +35,12 @@ def test_a_dag_appears(dag_file, database, bundle, eventually, dag_source):
     assert (dag["bundle_name"], dag["relative_fileloc"], dag["fileloc"]) == ("shared", path.name, str(path))
 
 
+@pytest.mark.usefixtures("shared")
+def test_airflow_shows_a_healthy_dag_processor(in_airflow, eventually):
+    script = "from airflow.api.common.airflow_health import get_airflow_health; print(get_airflow_health())"
+    eventually(lambda: "'dag_processor': {'status': 'healthy'" in in_airflow(script))
+
+
 def test_a_changed_dag_is_seen_and_its_note_stays_true(dag_file, database, bundle, eventually, dag_source):
     dag_id = f"{bundle}-one"
 

@@ -7,6 +7,8 @@ import uuid
 import psutil
 import pytest
 from airflow.models.callback import Callback
+from airflow.models.hitl import HITLDetail
+from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk import AsyncCallback
 from airflow.utils.session import create_session
 from site_triggers import BlockingTrigger, DeadlyTrigger, FileTrigger
@@ -157,6 +159,33 @@ def test_what_a_killed_triggerer_had_not_delivered_fires_again(running_plane, mo
     mortal.start()
     eventually(lambda: one.has_resumed)
     assert len(one.pids) == 2
+
+
+def test_a_triggerer_stops_in_time_although_its_triggers_ask_a_gateway_that_is_away(
+    running_plane, mortal, standby, world, eventually
+):
+    def ask():
+        ti = world.task_instance()
+        with create_session() as session:  # a question that nobody answers
+            session.add(
+                HITLDetail(ti_id=uuid.UUID(ti), options=["yes"], subject="?", multiple=False, params={})
+            )
+        trigger = HITLTrigger(
+            ti_id=uuid.UUID(ti), options=["yes"], params={}, timeout_datetime=None, poke_interval=0.05
+        )
+        return world.defer(trigger, ti_id=ti)[1]
+
+    triggers = []
+    while mortal.name not in {world.agent_of(one) for one in triggers}:
+        triggers.append(ask())
+        eventually(lambda: world.agent_of(triggers[-1]))
+    lost = mortal.process.log_tail(1_000_000).count("gateway connection lost")
+    running_plane.gateway.kill()
+    eventually(lambda: mortal.process.log_tail(1_000_000).count("gateway connection lost") > lost)
+    mortal.process.stop()
+    running_plane.gateway.start()
+    assert mortal.process.exit_code == 0
+    assert standby.process.alive
 
 
 def test_a_bridge_that_restarts_costs_nothing(running_plane, mortal, watched, on, eventually):

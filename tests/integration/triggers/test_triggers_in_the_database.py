@@ -56,7 +56,8 @@ class Agent:
         return in_session(sync, request, silence)
 
     def started(self, *running, **changes):
-        return [one.trigger_id for one in self.sync(*running, **changes).start]
+        """Ids of what is to be started, sorted: PostgreSQL returns rows in any order, and it means nothing."""
+        return sorted(one.trigger_id for one in self.sync(*running, **changes).start)
 
     def submit(self, *trigger_ids, first=1, **what):
         bodies = tuple(
@@ -347,6 +348,16 @@ class TestEvents:
         Trigger.clean_unused()
         answer = agent.submit(trigger, first=2)
         assert answer.set_aside[0].reason == events.GONE
+
+    @pytest.mark.parametrize(
+        "what", [{"event": fired("a\x00b")}, {"traceback": ("ValueError: a\x00b",)}], ids=["event", "failure"]
+    )
+    def test_a_character_postgresql_cannot_store_ends_nothing(self, world, agent, what):
+        (ti, trigger), (other_ti, other) = waiting(world), waiting(world)
+        agent.sync()
+        assert agent.submit(trigger, **what).taken == 1
+        assert agent.submit(other, first=2).taken == 2
+        assert [world.state(one) for one in (ti, other_ti)] == ["scheduled", "scheduled"]
 
     def test_a_failure_keeps_its_traceback(self, world, agent):
         ti, trigger = waiting(world)

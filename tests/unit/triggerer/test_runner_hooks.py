@@ -13,9 +13,14 @@ import msgspec
 import pytest
 import structlog
 from airflow.executors.workloads.trigger import RunTrigger
-from airflow.jobs.triggerer_job_runner import TriggerCommsDecoder, TriggerRunner, messages
+from airflow.jobs.triggerer_job_runner import (
+    TriggerCommsDecoder,
+    TriggerEventEntry,
+    TriggerRunner,
+    messages,
+)
 from airflow.models.trigger import Trigger
-from airflow.sdk.execution_time.comms import GetVariable
+from airflow.sdk.execution_time.comms import GetVariable, _RequestFrame
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from jetbridge.triggerer.runner import ContextualExecutor, LabellingComms, Remembering, Runner
@@ -130,8 +135,43 @@ async def test_a_released_trigger_is_cleaned_up_and_not_killed():
 async def test_an_event_is_announced_when_it_is_fired():
     runner = Runner()
     assert not runner._something.is_set()
-    runner.events.append("an event")
+    runner.events.append(TriggerEventEntry(1, TriggerEvent("e"), None))
     assert runner._something.is_set()
+    assert len(runner.events) == 1
+
+
+class Odd:
+    """Nothing that can be sent."""
+
+
+@pytest.mark.parametrize("payload", [2**70, "\udc80", Odd()], ids=["integer", "surrogate", "object"])
+async def test_an_event_that_cannot_be_sent(runner, payload):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+        _RequestFrame(id=1, body=message.model_dump()).as_bytes()
+        return messages.TriggerStateSync(to_create=[], to_cancel=set())
+
+    runner.comms_decoder = SimpleNamespace(asend=send)
+    runner.events.append(TriggerEventEntry(1, TriggerEvent(payload), None))
+    runner.events.append(TriggerEventEntry(2, TriggerEvent("fine"), None))
+    if not is_ours(runner) and not isinstance(payload, Odd):
+        with pytest.raises((OverflowError, UnicodeEncodeError)):
+            await runner.sync_state_to_supervisor([])
+        return
+    await runner.sync_state_to_supervisor([])
+    assert [entry.trigger_id for entry in sent[-1].events] == [2]
+    if is_ours(runner):
+        assert [trigger_id for trigger_id, _ in sent[-1].failures] == [1]
+
+
+async def test_a_traceback_can_always_be_sent():
+    runner = Runner()
+    runner.failed_triggers.append((1, ValueError("\udc80")))
+    message = runner.process_trigger_events([])
+    assert "\\udc80" in "".join(message.failures[0][1])
+    assert _RequestFrame(id=1, body=message.model_dump()).as_bytes()
 
 
 def test_airflows_loop_still_waits_a_second_between_two_reports():

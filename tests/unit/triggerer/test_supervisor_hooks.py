@@ -276,6 +276,15 @@ def test_finished_triggers_are_forgotten_after_all_they_fired_is_in_the_outbox(
     assert exchange.running() == ()
 
 
+def test_a_runner_that_does_not_read_is_noticed(supervisor, runner):
+    def full(_):
+        raise TimeoutError
+
+    runner.sendall = full
+    say(supervisor, changes())
+    assert supervisor.should_stop()
+
+
 def test_a_silent_runner_is_noticed(supervisor, monkeypatch):
     assert not supervisor.should_stop()
     monkeypatch.setattr(airflow.time, "monotonic", lambda: 1000.0)

@@ -221,7 +221,8 @@ class GetRequests(Body, frozen=True, kw_only=True):
     Ask for files that somebody wants parsed now, and for callbacks to run.
 
     ``done`` are callbacks that have ended, well or not; they are not handed out again. Callbacks that
-    are not named are handed out again, so that one is not lost with an agent.
+    are not named are handed out again, so that one is not lost with an agent. ``agent`` is filled in by the
+    gateway, whatever it was.
     """
 
     TYPE: ClassVar[str] = "dag-processing.get-requests"
@@ -230,6 +231,7 @@ class GetRequests(Body, frozen=True, kw_only=True):
     done: Annotated[tuple[CallbackId, ...], Meta(max_length=MAX_CALLBACKS)] = ()
     running: Annotated[tuple[CallbackId, ...], Meta(max_length=MAX_CALLBACKS)] = ()
     max_callbacks: Annotated[int, Meta(ge=0, le=MAX_CALLBACKS)] = 20
+    agent: Annotated[str, Meta(max_length=63)] = ""
 
 
 class PriorityFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -168,6 +169,8 @@ def _endpoint(
         require_dag_processor(caller)
         body = await bodies.read(request)
         await gateway.bundles.require(caller, _bundles(body))
+        if isinstance(body, contract.GetRequests):
+            body = msgspec.structs.replace(body, agent=caller.name)
         return json_response(
             await gateway.bundles.ask(
                 caller, operation.subject, body, operation.answer, operation.answer_seconds

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import structlog
 
@@ -30,9 +31,12 @@ FILES_PER_TRIGGER = 2
 
 OTHER_FILES = 256
 
+INTERRUPTED = 130
+"""As a shell has it: 128 and SIGINT."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a triggerer until it is told to stop; see :class:`ExitCode` for what is returned."""
+    """Run a triggerer until it is told to stop. Ends the process; what cannot start returns its exit code."""
     settings = load_settings(TriggererSettings, sys.argv[1:] if argv is None else argv, program=PROGRAM)
     configure_logging("triggerer")
     structlog.contextvars.bind_contextvars(agent=settings.name)
@@ -47,12 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataDirError, TokenFileError) as error:
         log.error("the triggerer cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
+    except KeyboardInterrupt:
+        code, again = INTERRUPTED, False
+    sys.stdout.flush()
+    sys.stderr.flush()
     if again:
         _begin_anew(inherited, begun)
-    return code
+    # Not a return: the interpreter would wait for threads that try to reach a gateway that is away.
+    os._exit(code)
 
 
-def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[ExitCode, bool]:
+def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[int, bool]:
     env = airflow_env(
         inherited, gateway=settings.gateway, ca_file=settings.ca_file, data_dir=settings.data_dir
     )
@@ -64,12 +73,10 @@ def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[Ex
     return ending.code, ending.next is Next.BEGIN_ANEW
 
 
-def _begin_anew(inherited: Mapping[str, str], begun: float) -> None:
+def _begin_anew(inherited: Mapping[str, str], begun: float) -> NoReturn:
     """Replace this process by a new one of the same command: same pid, no threads, no secrets in memory."""
     log.warning("the triggerer begins anew with another runner")
     time.sleep(max(0.0, SHORTEST_LIFE_SECONDS - (time.monotonic() - begun)))
-    sys.stdout.flush()
-    sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], dict(inherited))  # noqa: S606 - ourselves
 
 

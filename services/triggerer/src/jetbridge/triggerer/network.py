@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 from importlib.metadata import version
@@ -99,6 +100,7 @@ def identity(settings: TriggererSettings) -> RegisterRequest:
         labels=settings.labels,
         software_version=version("jetbridge-triggerer"),
         site=settings.site,
+        log_store=f"{socket.gethostname()}:{settings.data_dir / 'logs'}",
     )
 
 

@@ -4,8 +4,8 @@ The event loop with the triggers: Airflow's ``TriggerRunner``, prompter and hard
 What it changes:
 
 * An event is reported when it is fired and not up to a second later; news are heard when there are some.
-* A trigger that cannot be made fails alone. In Airflow an error in a trigger's ``__init__``, or arguments
-  that cannot be read here, end the runner and so every trigger in it.
+* A trigger that cannot be made, or fires what cannot be sent, fails alone. In Airflow an error in a trigger's
+  ``__init__``, or an integer of more than 64 bits in its event, ends the runner and so every trigger in it.
 * A trigger that another triggerer took over is released: its ``on_kill``, which would end what both watch
   over, is not called (apache/airflow#73454).
 * A trigger is cancelled once. Airflow cancels it again each second until it has ended, and with it its
@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import attrs
 from airflow.jobs import triggerer_job_runner as airflow
 from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import _new_encoder
 
 from jetbridge.agent.prctl import die_with_parent
 from jetbridge.triggerer.wire import AwaitNews, Labelled
@@ -37,16 +38,23 @@ from jetbridge.triggerer.wire import AwaitNews, Labelled
 T = TypeVar("T")
 
 
-class Announced(deque[T]):
-    """A deque that tells when something was appended."""
+class FiredEvents(deque[airflow.TriggerEventEntry]):
+    """Events to report. Each is announced; one that cannot be sent goes to ``failed`` instead."""
 
-    def __init__(self, announce: Callable[[], None]) -> None:
+    def __init__(self, failed: deque[tuple[int, BaseException | None]], announce: Callable[[], None]) -> None:
         super().__init__()
+        self._failed = failed
         self._announce = announce
+        self._encoder = _new_encoder()
 
-    def append(self, item: T, /) -> None:
-        """Add an item at the right end."""
-        super().append(item)
+    def append(self, entry: airflow.TriggerEventEntry, /) -> None:
+        """Add an event at the right end."""
+        try:
+            self._encoder.encode(entry.event.model_dump())
+        except Exception as error:  # noqa: BLE001 - of whatever objects somebody put into a payload
+            self._failed.append((entry.trigger_id, error))
+        else:
+            super().append(entry)
         self._announce()
 
 
@@ -88,7 +96,7 @@ class Runner(airflow.TriggerRunner):
         self._creating = asyncio.Lock()
         self._ending: set[int] = set()
         self._side_tasks: list[asyncio.Task[None]] = []
-        self.events = Announced(self._something.set)
+        self.events = FiredEvents(self.failed_triggers, self._something.set)
         self.to_create: Remembering[Any] = Remembering()
 
     async def init_comms(self) -> None:
@@ -128,7 +136,11 @@ class Runner(airflow.TriggerRunner):
     def process_trigger_events(self, finished_ids: list[int]) -> airflow.messages.TriggerStateChanges:
         """As Airflow's; a trigger that failed before it ran counts as finished, or nobody would say so."""
         never_ran = [trigger_id for trigger_id, _ in self.failed_triggers if trigger_id not in self.triggers]
-        return super().process_trigger_events([*finished_ids, *never_ran])
+        message = super().process_trigger_events([*finished_ids, *never_ran])
+        for _, traceback in message.failures or ():
+            if traceback is not None:
+                traceback[:] = map(sendable, traceback)
+        return message
 
     def release(self, trigger_ids: Iterable[int]) -> None:
         """Stop triggers that run elsewhere now; without a cancel message ``on_kill`` is not called."""
@@ -161,6 +173,11 @@ class Runner(airflow.TriggerRunner):
             return
         self.log.error("Trigger runner's side task failed", task=task.get_name(), exc_info=task.exception())
         self._handle_signal(signal.SIGTERM, None)  # a runner half alive is worse than a new one
+
+
+def sendable(text: str) -> str:
+    """Return a text that can be sent: half a surrogate pair, as in a file's strange name, cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def run_in_process() -> None:

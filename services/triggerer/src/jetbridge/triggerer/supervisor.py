@@ -153,6 +153,8 @@ class Supervisor(TriggerRunnerSupervisor):
             return True
 
         self.selector.register(self.exchange.waker, selectors.EVENT_READ, (awake, lambda _socket: None))
+        # A runner whose loop is blocked does not read; without a limit this loop would wait for it for ever.
+        self.stdin.settimeout(self.runner_health_check_threshold or None)
 
     def pass_on_what_is_left(self) -> None:
         """Pass on what the runner said last, after it has ended."""
@@ -190,8 +192,12 @@ class Supervisor(TriggerRunnerSupervisor):
 
     def send_msg(self, *args: Any, **kwargs: Any) -> None:
         """Send to the runner, one thread at a time."""
-        with self._sending:
-            super().send_msg(*args, **kwargs)
+        try:
+            with self._sending:
+                super().send_msg(*args, **kwargs)
+        except TimeoutError:  # half a message may be on its way: nothing more can be said to this runner
+            log.error("the runner does not read; is a trigger blocking its loop?")  # noqa: TRY400 - see there
+            self.silent_runner = True
 
     def _handle_request(self, msg: Any, log: Any, req_id: int) -> None:
         super()._handle_request(msg, log, req_id)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
+from prometheus_client import start_http_server
 
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
@@ -77,6 +78,8 @@ async def run(settings: BridgeSettings, bus_settings: BusSettings, metrics: Metr
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
     async with bridge(settings, bus_settings, metrics):
         await stop.wait()
     log.info("bridge stopped")

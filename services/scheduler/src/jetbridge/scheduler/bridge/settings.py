@@ -36,5 +36,6 @@ class BridgeSettings(BaseSettings):
     drain_seconds: float = Field(
         default=20.0, gt=0, description="After SIGTERM: limit for requests in flight to finish."
     )
-    http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
-    http_port: int = Field(default=9104, ge=0, le=65535, description="Port of those; 0 takes a free one.")
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus); 0 means none."
+    )

@@ -26,7 +26,7 @@ from jetbridge.contracts.dag_processing import (
     Requests,
 )
 from jetbridge.contracts.packing import Packed
-from jetbridge.scheduler.bridge.dag_processing import bundles, callbacks
+from jetbridge.scheduler.bridge.dag_processing import bundles, callbacks, jobs
 from jetbridge.scheduler.bridge.dag_processing.manager import PlaneManager, file_info
 from jetbridge.scheduler.bridge.dag_processing.results import ResultCache, unpacked, write
 from jetbridge.scheduler.bridge.database import Database
@@ -78,6 +78,8 @@ def deactivate_stale(request: DeactivateStale) -> Noted:
 def requests(session: Session, request: GetRequests) -> Requests:
     """Hand out what somebody wants parsed now, and callbacks."""
     names = [held.bundle for held in request.bundles]
+    if request.agent:
+        jobs.beat(session, request.agent)
     callbacks.forget(session, request.done)
     files = PlaneManager.of(*names)._claim_priority_files(session=session)  # noqa: SLF001 - the hook takes no session
     return Requests(

@@ -11,6 +11,8 @@ Here it is undone and set aside alone, and what waits for the trigger fails with
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from traceback import format_exception
 from typing import Any
 
 import msgspec
@@ -93,7 +95,8 @@ def _take(
         if is_outage(exc):
             raise
         bound.exception("event cannot be submitted; what waits for the trigger fails")
-        Trigger.submit_failure(event.trigger_id, exc, session=session)
+        with session.begin_nested():
+            _fail(session, event.trigger_id, format_exception(exc))
         return SetAside(sequence=event.sequence, reason=f"Airflow could not submit it: {type(exc).__name__}")
     bound.info("event taken", failure=what is None)
     return None
@@ -101,9 +104,15 @@ def _take(
 
 def _submit(session: Session, event: TriggerEvent, what: AirflowEvent | None) -> None:
     if what is None:
-        Trigger.submit_failure(event.trigger_id, list(event.traceback or ()) or None, session=session)
+        _fail(session, event.trigger_id, event.traceback or ())
     else:
         Trigger.submit_event(event.trigger_id, what, session=session)
+
+
+def _fail(session: Session, trigger_id: int, traceback: Iterable[str]) -> None:
+    # PostgreSQL stores no NUL.
+    lines = [line.replace("\x00", "\\x00") for line in traceback]
+    Trigger.submit_failure(trigger_id, lines or None, session=session)
 
 
 def _holders(session: Session, trigger_ids: set[int]) -> dict[int, int | None]:
