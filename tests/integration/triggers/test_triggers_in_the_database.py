@@ -56,7 +56,7 @@ class Agent:
         return in_session(sync, request, silence)
 
     def started(self, *running, **changes):
-        """Ids of what is to be started, sorted: PostgreSQL returns rows in any order, and it means nothing."""
+        """Ids of what is to be started, sorted: the order PostgreSQL returns rows in means nothing."""
         return sorted(one.trigger_id for one in self.sync(*running, **changes).start)
 
     def submit(self, *trigger_ids, first=1, **what):
