@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jetbridge.bus.apply import apply
+from jetbridge.bus.connection import open_bus
 from jetbridge.bus.keys import shared_key
+from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tokens import TokenStore, is_alive, is_valid
 
 NOW = datetime.now(UTC)
@@ -43,6 +46,12 @@ async def test_revoked_once_is_revoked_for_good(tokens):
 async def test_list_is_by_age_and_complete(tokens):
     made = [(await tokens.create(f"t{n}"))[0].id for n in range(3)]
     assert [record.id for record in await tokens.list() if record.id in made] == made
+
+
+async def test_a_bucket_without_records_is_empty_and_not_away(own_nats_url):
+    async with open_bus(BusSettings(url=own_nats_url), "tests") as bus:
+        await apply(bus, 1)
+        assert await (await TokenStore.open(bus)).list() == []
 
 
 async def test_two_gateways_that_start_together_share_one_key(bus):

@@ -15,6 +15,7 @@ from nats.js.errors import (
     APIError,
     KeyNotFoundError,
     KeyWrongLastSequenceError,
+    NoKeysError,
     NoStreamResponseError,
     NotFoundError,
 )
@@ -41,11 +42,12 @@ async def answered(request: Awaitable[T]) -> T:
     """
     Await a JetStream request; raises :class:`ConflictError` or :class:`BusUnavailableError`.
 
-    nats-py's ``NotFoundError`` passes: what is missing, and whether that is bad, only the caller knows.
+    nats-py's ``NotFoundError`` and ``NoKeysError`` pass: what is missing, and whether that is bad, only the
+    caller knows.
     """
     try:
         return await request
-    except NotFoundError:
+    except (NotFoundError, NoKeysError):
         raise
     except KeyWrongLastSequenceError as exc:
         raise ConflictError(str(exc)) from exc
@@ -86,6 +88,15 @@ class RecordBucket(Generic[R]):
         except KeyNotFoundError:
             return None
         return Versioned(self.decode(entry.value or b""), entry.revision or 0)
+
+    async def all(self) -> list[R]:
+        """Return all records, in no order."""
+        try:
+            keys = await answered(self.kv.keys())
+        except NoKeysError:
+            return []
+        found = [await self.get(key) for key in keys]
+        return [entry.record for entry in found if entry]
 
     async def create(self, key: str, record: R) -> int:
         """Write a record that must not exist; raises :class:`ConflictError` when it does."""

@@ -7,11 +7,10 @@ import hmac
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from nats.js.errors import NoKeysError
 
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import ConflictError
-from jetbridge.bus.kv import RecordBucket, answered
+from jetbridge.bus.kv import RecordBucket
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.records import TokenRecord
 from jetbridge.contracts.subjects import TOKENS_BUCKET
@@ -64,12 +63,7 @@ class TokenStore:
 
     async def list(self) -> list[TokenRecord]:
         """Return all tokens, oldest first, revoked and expired ones included."""
-        try:
-            keys = await answered(self.bucket.kv.keys())
-        except NoKeysError:
-            return []
-        found = [await self.bucket.get(key) for key in keys]
-        return sorted((entry.record for entry in found if entry), key=lambda record: record.created_at)
+        return sorted(await self.bucket.all(), key=lambda record: record.created_at)
 
     async def revoke(self, token_id: str) -> TokenRecord | None:
         """Revoke for good; returns None when there is no such token. Repeating it changes nothing."""

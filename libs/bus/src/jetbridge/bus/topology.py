@@ -21,6 +21,7 @@ from jetbridge.contracts.subjects import (
     EVENTS_STREAM,
     HEALTH_BUCKET,
     KEYS_BUCKET,
+    POLICIES_BUCKET,
     TOKENS_BUCKET,
     WORK_STREAM,
     WORKLOADS_BUCKET,
@@ -167,6 +168,7 @@ BUCKETS: tuple[Bucket, ...] = (
     Bucket(name=TOKENS_BUCKET),
     Bucket(name=KEYS_BUCKET),
     Bucket(name=HEALTH_BUCKET),
+    Bucket(name=POLICIES_BUCKET),
     Bucket(name=BEATS_BUCKET, max_age=BEATS_SECONDS),
     Bucket(name=BUNDLES_BUCKET, max_age=BUNDLE_LEASE_SECONDS),
 )

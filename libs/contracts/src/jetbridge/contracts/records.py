@@ -33,10 +33,15 @@ class WorkloadState(StrEnum):
 
 
 class OnAgentLost(StrEnum):
-    """What happens to a running workload whose agent is lost (design section 5)."""
+    """
+    What happens to a running workload whose agent is lost (design section 5).
+
+    ``wait`` is for long work that cannot be repeated: its lease goes on past the loss, up to a limit.
+    """
 
     REROUTE = "reroute"
     FAIL = "fail"
+    WAIT = "wait"
 
 
 class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from jetbridge.contracts import api, dag_processing, failover, messages, records, rpc, triggering
+from jetbridge.contracts import api, dag_processing, failover, messages, policies, records, rpc, triggering
 from jetbridge.contracts.envelope import Body, Envelope
 
 MESSAGES: tuple[type[Body], ...] = (
@@ -25,7 +25,11 @@ API: tuple[type[msgspec.Struct], ...] = (
 )
 """Every body of the Remote Execution API, likewise."""
 
-RECORDS: tuple[type[msgspec.Struct], ...] = (*records.ALL_RECORDS, *dag_processing.ALL_RECORDS)
+RECORDS: tuple[type[msgspec.Struct], ...] = (
+    *records.ALL_RECORDS,
+    *dag_processing.ALL_RECORDS,
+    *policies.ALL_RECORDS,
+)
 """Every value in a KV bucket, likewise."""
 
 

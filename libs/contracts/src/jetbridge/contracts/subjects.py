@@ -14,6 +14,7 @@ TOKENS_BUCKET = "tokens"
 KEYS_BUCKET = "keys"
 HEALTH_BUCKET = "health"
 BUNDLES_BUCKET = "bundles"
+POLICIES_BUCKET = "policies"
 
 _PLAIN_LANE = re.compile(r"^[a-z0-9](?:[a-z0-9_-]{0,47})$")
 
