@@ -11,7 +11,7 @@ from jetbridge.router.decisions import Action, decide, reason
 NOW = datetime.now(UTC)
 
 
-def workload(state, on_agent_lost=OnAgentLost.REROUTE):
+def workload(state, on_agent_lost=OnAgentLost.REROUTE, lease_seconds=0.0):
     return WorkloadRecord(
         workload_id="00000000-0000-0000-0000-000000000001",
         kind=WorkloadKind.TASK,
@@ -23,6 +23,7 @@ def workload(state, on_agent_lost=OnAgentLost.REROUTE):
         agent="worker-1",
         instance="a",
         on_agent_lost=on_agent_lost,
+        lease_seconds=lease_seconds,
     )
 
 
@@ -34,7 +35,7 @@ def holder(health, *, attested=False):
 
 @pytest.mark.parametrize("state", WorkloadState)
 @pytest.mark.parametrize("health", [None, *Health])
-@pytest.mark.parametrize("policy", OnAgentLost)
+@pytest.mark.parametrize("policy", [None, OnAgentLost.REROUTE, OnAgentLost.FAIL])
 def test_only_a_lease_of_a_lost_agent_and_a_released_record_need_anything(state, health, policy):
     action = decide(workload(state, policy), holder(health) if health else None)
     lost = health in (Health.LOST, Health.GONE)
@@ -44,6 +45,31 @@ def test_only_a_lease_of_a_lost_agent_and_a_released_record_need_anything(state,
         assert action is (Action.FAIL if policy is OnAgentLost.FAIL else Action.RELEASE)
     else:
         assert action is Action.NOTHING
+
+
+WAITING = workload(WorkloadState.LEASED, OnAgentLost.WAIT, lease_seconds=600.0)
+
+
+@pytest.mark.parametrize(("silent_seconds", "action"), [(120.0, Action.NOTHING), (600.0, Action.FAIL)])
+@pytest.mark.parametrize("health", [Health.LOST, Health.GONE])
+def test_a_lease_that_waits_is_taken_back_when_its_holder_was_silent_for_all_its_time(
+    health, silent_seconds, action
+):
+    assert decide(WAITING, holder(health), silent_seconds) is action
+
+
+def test_an_agent_that_was_seen_to_end_is_not_waited_for():
+    assert decide(WAITING, holder(Health.LOST, attested=True)) is Action.FAIL
+
+
+def test_a_suspect_is_waited_for_however_long():
+    assert decide(WAITING, holder(Health.SUSPECT), 1e9) is Action.NOTHING
+
+
+def test_the_reason_says_how_long_was_waited():
+    assert (
+        reason(WAITING, holder(Health.LOST)) == "agent worker-1 was lost (why) and the wait of 600 s is over"
+    )
 
 
 def test_the_reason_names_the_agent_and_how_its_loss_is_known():

@@ -100,6 +100,8 @@ def test_a_callback_is_handed_over_like_a_task(executor, link, handed_over, call
     [
         ({"jetbridge": {"labels": {"gpu": "yes"}}}, "labels"),
         ({"jetbridge": {"on_agent_lost": "pray"}}, "on_agent_lost"),
+        ({"jetbridge": {"on_agent_lost": "wait", "wait_seconds": 0}}, "wait_seconds"),
+        ({"jetbridge": {"on_agent_lost": "wait", "wait_seconds": 1e9}}, "wait_seconds"),
         ({"jetbridge": "reroute"}, "object"),
     ],
 )
@@ -137,9 +139,10 @@ def test_a_workload_the_link_cannot_hand_over_fails(executor, link, queue, task)
 @pytest.mark.parametrize(
     ("config", "policy"),
     [
-        (None, OnAgentLost.REROUTE),
-        ({"pod_override": object()}, OnAgentLost.REROUTE),
-        ({"jetbridge": {"on_agent_lost": "fail"}, "pod_override": object()}, OnAgentLost.FAIL),
+        (None, (None, 0.0)),
+        ({"pod_override": object()}, (None, 0.0)),
+        ({"jetbridge": {"on_agent_lost": "fail"}, "pod_override": object()}, (OnAgentLost.FAIL, 0.0)),
+        ({"jetbridge": {"on_agent_lost": "wait", "wait_seconds": 7200}}, (OnAgentLost.WAIT, 7200.0)),
     ],
 )
 def test_options_go_along_and_those_for_other_executors_are_ignored(
@@ -147,7 +150,8 @@ def test_options_go_along_and_those_for_other_executors_are_ignored(
 ):
     queue(task(executor_config=config))
     executor.heartbeat()
-    assert link.submitted[0].workload.on_agent_lost is policy
+    workload = link.submitted[0].workload
+    assert (workload.on_agent_lost, workload.wait_seconds) == policy
 
 
 def test_stopping_does_not_wait_for_running_workloads(executor, link, handed_over, task):

@@ -8,6 +8,7 @@ four states and a message that is either still in WORK or will be delivered agai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,6 +28,13 @@ _CAS_ATTEMPTS = 5
 """Races on one record are between a handful of processes; losing five in a row means something is wrong."""
 
 
+FAILS_WHEN_LOST = frozenset({OnAgentLost.FAIL, OnAgentLost.WAIT})
+"""
+What is not run again by us. ``wait`` is for work that cannot be repeated: once there is nothing more to wait
+for, nobody knows how far it came, and the task's own retries say whether it may be run again.
+"""
+
+
 def submission_of(workload: VersionedWorkload) -> int:
     """Return the submission a record belongs to; its first write could not know its own revision."""
     return workload.record.submission or workload.revision
@@ -41,7 +49,21 @@ class NewWorkload(msgspec.Struct, frozen=True, kw_only=True):
     priority_weight: int
     coordinates: TaskCoordinates
     spec: bytes
+    on_agent_lost: OnAgentLost | None = None
+    wait_seconds: float = 0.0
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for one lease from its accept to its end; see :class:`WorkloadRecord`."""
+
     on_agent_lost: OnAgentLost = OnAgentLost.REROUTE
+    wait_seconds: float = 0.0
+    lease_seconds: float = 0.0
+
+
+def terms_of(record: WorkloadRecord) -> Terms:
+    """Return the terms of a lease on which no policy has a say."""
+    return Terms(on_agent_lost=record.on_agent_lost or OnAgentLost.REROUTE)
 
 
 class WorkloadStore:
@@ -87,6 +109,7 @@ class WorkloadStore:
             queue=workload.queue,
             coordinates=workload.coordinates,
             on_agent_lost=workload.on_agent_lost,
+            wait_seconds=workload.wait_seconds,
             changed_at=datetime.now(UTC),
         )
         for attempt in range(_CAS_ATTEMPTS):
@@ -141,10 +164,14 @@ class WorkloadStore:
         return LeaseKey(record.workload_id, revision)
 
     async def accept(
-        self, lease: LeaseKey, agent: str, seen: VersionedWorkload | None = None
+        self,
+        lease: LeaseKey,
+        agent: str,
+        seen: VersionedWorkload | None = None,
+        terms: Callable[[WorkloadRecord], Terms] = terms_of,
     ) -> WorkloadRecord:
         """
-        Turn an offer into a lease; repeating it is harmless.
+        Turn an offer into a lease on ``terms``; repeating it is harmless and keeps the terms it has.
 
         ``seen`` is the record as a mirror has it: while it still is so, one read is saved, and when it is
         not, the compare-and-set tells. Raises :class:`LeaseLostError` when the offer was not made to
@@ -163,6 +190,7 @@ class WorkloadStore:
                 state=WorkloadState.LEASED,
                 epoch=lease.epoch,
                 changed_at=datetime.now(UTC),
+                **msgspec.structs.asdict(terms(current.record)),
             )
             try:
                 await self.bucket.update(lease.workload_id, record, current.revision)
@@ -267,7 +295,7 @@ class WorkloadStore:
 
     async def abandon(self, lease: LeaseKey, agent: str, reason: str) -> WorkloadRecord:
         """
-        Record that ``agent`` let go of a lease: it is released, or failed if the task asked for that.
+        Record that ``agent`` let go of a lease: it is released, or failed if its terms say so.
 
         Repeating it is harmless. Raises :class:`LeaseLostError` when ``agent`` does not hold the lease.
         """
@@ -275,7 +303,7 @@ class WorkloadStore:
         if current is None or current.record.agent != agent or current.record.epoch != lease.epoch:
             msg = f"lease {lease} is not held by agent {agent!r}"
             raise LeaseLostError(msg)
-        if current.record.on_agent_lost is OnAgentLost.FAIL:
+        if current.record.on_agent_lost in FAILS_WHEN_LOST:
             return await self.finish(lease, agent, Outcome.FAILED, None, reason)
         return await self.release(lease, reason)
 

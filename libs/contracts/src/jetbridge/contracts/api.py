@@ -141,11 +141,13 @@ class AcceptResponse(Response, frozen=True, kw_only=True):
     """
     The confirmation. ``token`` authenticates this one lease on ``/execution/*`` and nothing else.
 
-    It has no life of its own: it is worth what the lease is worth, and dies with it.
+    It has no life of its own: it is worth what the lease is worth, and dies with it. ``lease_seconds`` is
+    set when this lease may go on for longer without contact than the agent's others (``wait``).
     """
 
     lease: LeaseId
     token: str
+    lease_seconds: float | None = None
 
 
 class ReportRequest(Request, frozen=True, kw_only=True):

@@ -52,8 +52,12 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     which cannot know it. ``epoch`` is the revision of the offer that was accepted; 0 before.
     ``agent`` is who was offered, holds or held it, ``instance`` which process of that name. ``ack`` is
     the JetStream reply subject that acknowledges the delivery behind an offer: whichever gateway takes
-    the accept can use it. ``on_agent_lost`` is what the task asked for. ``changed_at`` is the time of the
-    last write, by the writer's clock, for people.
+    the accept can use it. ``changed_at`` is the time of the last write, by the writer's clock, for people.
+
+    ``on_agent_lost`` is what the task asked for, None if nothing; from the lease on it is what holds for
+    this lease, whatever becomes of the policies. So is ``wait_seconds``. ``lease_seconds`` is how long the
+    lease is good without contact; 0 for one that lasts as long as leases do, which all but ``wait`` leases
+    do.
     """
 
     VERSION: ClassVar[int] = 1
@@ -69,7 +73,9 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     epoch: int = 0
     agent: AgentName | None = None
     instance: str = ""
-    on_agent_lost: OnAgentLost = OnAgentLost.REROUTE
+    on_agent_lost: OnAgentLost | None = None
+    wait_seconds: float = 0.0
+    lease_seconds: float = 0.0
     ack: str | None = None
     outcome: Outcome | None = None
     exit_code: int | None = None
@@ -138,7 +144,8 @@ class HealthRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     The health of one process of one agent; written by the plane sentinel only.
 
     *gone* is an agent that said goodbye after a drain, or was silent so long that it is forgotten.
-    ``attested`` says that its death was seen from outside, not inferred from silence.
+    ``attested`` says that its death was seen from outside, not inferred from silence. ``silent_seconds`` is
+    the silence that was proven when this was written, by the sentinel's own clock.
     """
 
     VERSION: ClassVar[int] = 1
@@ -150,6 +157,7 @@ class HealthRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     since: datetime
     reason: str = ""
     attested: bool = False
+    silent_seconds: float = 0.0
 
 
 ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (WorkloadRecord, AgentRecord, TokenRecord, HealthRecord)

@@ -20,10 +20,11 @@ from jetbridge.bus.bundles import BundleStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.bus.keys import shared_key
+from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tokens import TokenStore
-from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.bus.workloads import Terms, WorkloadStore
 from jetbridge.contracts.records import AgentRecord, TokenRecord, WorkloadRecord
 from jetbridge.gateway.agents import AgentDesk
 from jetbridge.gateway.airflow_tokens import AirflowTokens
@@ -43,6 +44,7 @@ from jetbridge.gateway.polls import Polls
 from jetbridge.gateway.presence import Presence
 from jetbridge.gateway.proxy import IDLE_CONNECTION_SECONDS, Proxy
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.gateway.terms import decide_terms
 from jetbridge.gateway.triggers import TriggerDesk
 
 _FIRST_READ_SECONDS = 30.0
@@ -56,6 +58,7 @@ class Gateway:
     settings: GatewaySettings
     metrics: GatewayMetrics
     workloads: WorkloadStore
+    policies: Policies
     gatekeeper: Gatekeeper
     holdings: Holdings
     agents: AgentDesk
@@ -65,6 +68,15 @@ class Gateway:
     proxy: Proxy
     readiness: ReadinessProbe
     health: Health = field(default_factory=Health)
+
+    def terms_at(self, site: str) -> Callable[[WorkloadRecord], Terms]:
+        """Return the terms on which an agent at ``site`` gets a lease of a workload."""
+
+        def terms(record: WorkloadRecord) -> Terms:
+            policy = self.policies.failover(record.queue, site)
+            return decide_terms(record, policy, self.settings.lease_seconds)
+
+        return terms
 
     def drain(self) -> None:
         """Begin to stop: /readyz says no, held polls are answered, new ones are refused."""
@@ -108,6 +120,7 @@ async def _wire(
         workloads=Known(to.bus, store.bucket),
         agents=Known(to.bus, agents.bucket),
         tokens=Known(to.bus, (await TokenStore.open(to.bus)).bucket),
+        policies=Policies(to.bus, await PolicyStore.open(to.bus)),
     )
     credentials = Credentials(await shared_key(to.bus, "credentials"))
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
@@ -129,6 +142,7 @@ async def _wire(
         "mirror of workloads": known.workloads.mirror.run(),
         "mirror of agents": known.agents.mirror.run(),
         "mirror of tokens": known.tokens.mirror.run(),
+        "mirror of policies": known.policies.mirror.run(),
         "contact": contact.run(),
         "presence": presence.run(),
         "expiry of offers": matchmaker.run_expiry(),
@@ -139,6 +153,7 @@ async def _wire(
         settings=settings,
         metrics=metrics,
         workloads=store,
+        policies=known.policies,
         gatekeeper=gatekeeper,
         holdings=holdings,
         agents=AgentDesk(
@@ -185,13 +200,14 @@ class _Knowledge:
     workloads: Known[WorkloadRecord]
     agents: Known[AgentRecord]
     tokens: Known[TokenRecord]
+    policies: Policies
 
     async def read(self) -> None:
         """Wait for the first full read: an agent should not be told to come back by a gateway that starts."""
         try:
             async with asyncio.timeout(_FIRST_READ_SECONDS):
-                for known in (self.workloads.mirror, self.agents.mirror, self.tokens.mirror):
-                    await known.ready.wait()
+                for part in (self.workloads, self.agents, self.tokens, self.policies):
+                    await part.mirror.ready.wait()
         except TimeoutError as exc:
             raise BusUnavailableError("NATS does not deliver the records of workloads and agents") from exc
 

@@ -26,7 +26,9 @@ out like any other. A retry may go through any gateway.
 
 from __future__ import annotations
 
-from jetbridge.bus.workloads import VersionedWorkload, WorkloadStore
+from collections.abc import Callable
+
+from jetbridge.bus.workloads import Terms, VersionedWorkload, WorkloadStore, terms_of
 from jetbridge.contracts.api import ReportRequest
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome, WorkloadFinished, WorkloadLeased
@@ -35,15 +37,19 @@ from jetbridge.telemetry.tracing import current_traceparent
 
 
 async def accept(
-    store: WorkloadStore, lease: LeaseKey, agent: str, seen: VersionedWorkload | None = None
+    store: WorkloadStore,
+    lease: LeaseKey,
+    agent: str,
+    seen: VersionedWorkload | None = None,
+    terms: Callable[[WorkloadRecord], Terms] = terms_of,
 ) -> WorkloadRecord:
     """
-    Turn an offer into a lease and tell the plane; repeating it is harmless.
+    Turn an offer into a lease on ``terms`` and tell the plane; repeating it is harmless.
 
     ``seen`` is the record as the mirror has it, which usually saves a read. Raises ``LeaseLostError``,
     ``ConflictError`` and ``BusUnavailableError``.
     """
-    record = await store.accept(lease, agent, seen)
+    record = await store.accept(lease, agent, seen, terms)
     event = WorkloadLeased(
         workload_id=lease.workload_id,
         epoch=lease.epoch,

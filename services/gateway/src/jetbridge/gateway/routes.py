@@ -85,11 +85,13 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         lease = _lease(request, caller)
         with _span("gateway.accept", request), _bus_problems():
             seen = gateway.holdings.seen(lease)
-            await leases.accept(gateway.workloads, lease, caller.name, seen)
+            terms = gateway.terms_at(caller.record.site)
+            record = await leases.accept(gateway.workloads, lease, caller.name, seen, terms)
         gateway.metrics.accepted.inc()
-        log.debug("lease.accepted")
+        log.debug("lease.accepted", on_agent_lost=record.on_agent_lost)
         token = gateway.gatekeeper.credentials.issue_lease_token(lease, caller.name)
-        return json_response(AcceptResponse(lease=str(lease), token=token))
+        longer = record.lease_seconds or None
+        return json_response(AcceptResponse(lease=str(lease), token=token, lease_seconds=longer))
 
     @router.post("/v1/leases/{lease}/report", **openapi.REPORT)
     async def report(request: Request) -> Response:

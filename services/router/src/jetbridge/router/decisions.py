@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 from jetbridge.bus.health import is_lost
-from jetbridge.contracts.records import HealthRecord, OnAgentLost, WorkloadRecord, WorkloadState
+from jetbridge.bus.workloads import FAILS_WHEN_LOST
+from jetbridge.contracts.records import HealthRecord, WorkloadRecord, WorkloadState
 
 
 class Action(StrEnum):
@@ -17,22 +18,28 @@ class Action(StrEnum):
     REQUEUE = "requeue"
 
 
-def decide(record: WorkloadRecord, holder: HealthRecord | None) -> Action:
+def decide(record: WorkloadRecord, holder: HealthRecord | None, silent_seconds: float = 0.0) -> Action:
     """
     Return the next step; taking it twice, or by two routers, changes nothing more.
 
     A submitted or offered workload needs no help: its message is still in WORK and comes back by itself
-    when an offer is not accepted. Only a lease binds work to an agent.
+    when an offer is not accepted. Only a lease binds work to an agent, and a ``wait`` lease does so until its
+    holder was silent for all its time or was seen to end.
+
+    :param silent_seconds: proven silence of the holder
     """
     if record.state is WorkloadState.RELEASED:
         return Action.REQUEUE
-    if record.state is not WorkloadState.LEASED or not is_lost(holder):
+    if record.state is not WorkloadState.LEASED or holder is None or not is_lost(holder):
         return Action.NOTHING
-    return Action.FAIL if record.on_agent_lost is OnAgentLost.FAIL else Action.RELEASE
+    if not holder.attested and silent_seconds < record.lease_seconds:
+        return Action.NOTHING
+    return Action.FAIL if record.on_agent_lost in FAILS_WHEN_LOST else Action.RELEASE
 
 
 def reason(record: WorkloadRecord, holder: HealthRecord) -> str:
     """Say in one sentence, for the task's history, why its lease was taken back."""
     seen = "was seen to end" if holder.attested else "was lost"
     detail = f" ({holder.reason})" if holder.reason else ""
-    return f"agent {record.agent} {seen}{detail}"
+    waited = f" and the wait of {record.lease_seconds:g} s is over" if record.lease_seconds else ""
+    return f"agent {record.agent} {seen}{detail}{waited}"

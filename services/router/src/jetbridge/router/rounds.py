@@ -24,6 +24,7 @@ from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.records import HealthRecord, WorkloadRecord
 from jetbridge.router.decisions import Action, decide, reason
 from jetbridge.router.metrics import RouterMetrics
+from jetbridge.router.silences import Silences
 
 log = structlog.get_logger(__name__)
 
@@ -45,12 +46,14 @@ class Rounds:
     requeue: Requeue
     metrics: RouterMetrics
     interval_seconds: float
+    silences: Silences = field(default_factory=Silences)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Make a round whenever something changed, and every ``interval_seconds`` in any case."""
         self.workloads.on_change(lambda _key, _record: self._due.set())
         self.health.on_change(lambda _key, _record: self._due.set())
+        self.health.on_change(self.silences.note)
         while True:
             await self.round()
             try:
@@ -66,9 +69,13 @@ class Rounds:
         steps = [
             self._step(entry.record, action)
             for _, entry in self.workloads.items()
-            if (action := decide(entry.record, self._holder(entry.record))) is not Action.NOTHING
+            if (action := self._decide(entry.record)) is not Action.NOTHING
         ]
         await asyncio.gather(*steps)
+
+    def _decide(self, record: WorkloadRecord) -> Action:
+        silent_seconds = self.silences.seconds(health_key(record.agent or "", record.instance))
+        return decide(record, self._holder(record), silent_seconds)
 
     def _holder(self, record: WorkloadRecord) -> HealthRecord | None:
         entry = self.health.get(health_key(record.agent or "", record.instance))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from airflow.configuration import conf
@@ -11,6 +11,7 @@ from airflow.executors.workloads import ExecuteCallback, ExecuteTask
 from jetbridge.bus.topology import MAX_WORK_MESSAGE_BYTES
 from jetbridge.bus.workloads import NewWorkload
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
+from jetbridge.contracts.policies import MAX_WAIT_FOR_AGENT_SECONDS
 from jetbridge.contracts.records import OnAgentLost
 
 OPTIONS_KEY = "jetbridge"
@@ -33,11 +34,14 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
     ``executor_config={"jetbridge": {…}}`` of a task.
 
-    ``on_agent_lost``: whether a task whose agent is lost is run again elsewhere (``reroute``, the default) or
-    fails (``fail``), and so is retried only if it has retries left.
+    ``on_agent_lost``: whether a task whose agent is lost is run again elsewhere (``reroute``), fails
+    (``fail``), and so is retried only if it has retries left, or goes on for ``wait_seconds`` after its
+    agent was last heard of (``wait``) and fails only then. What is left out is decided by the policy of the
+    task's queue.
     """
 
-    on_agent_lost: OnAgentLost = OnAgentLost.REROUTE
+    on_agent_lost: OnAgentLost | None = None
+    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_WAIT_FOR_AGENT_SECONDS)] | None = None
 
 
 def options_of(executor_config: Any) -> TaskOptions:
@@ -76,12 +80,14 @@ def workload_id_of(workload: ExecuteTask | ExecuteCallback) -> str:
 
 def _task(workload: ExecuteTask) -> NewWorkload:
     ti = workload.ti
+    options = options_of(ti.executor_config)
     return NewWorkload(
         workload_id=workload_id_of(workload),
         kind=WorkloadKind.TASK,
         queue=ti.queue,
         priority_weight=ti.priority_weight,
-        on_agent_lost=options_of(ti.executor_config).on_agent_lost,
+        on_agent_lost=options.on_agent_lost,
+        wait_seconds=options.wait_seconds or 0.0,
         coordinates=TaskCoordinates(
             dag_id=ti.dag_id,
             run_id=ti.run_id,

@@ -60,6 +60,7 @@ class Verdicts:
             health=verdict,
             since=datetime.now(UTC),
             reason=_reason(verdict, seconds),
+            silent_seconds=seconds,
         )
         try:
             revision = await self.store.change(before, record)
