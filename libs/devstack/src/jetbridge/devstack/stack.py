@@ -36,7 +36,8 @@ class StackOptions:
     does it where the machine lets us. ``plane_extra`` is further environment of Airflow's processes on
     the plane; what an agent gets is in its :class:`AgentSpec`. ``lease_seconds`` is how long a silent
     agent keeps its work. With an agent of the role dag-processor the plane has no Dag file; ``git`` puts
-    the Dags into a repository that agents read.
+    the Dags into a repository that agents read. ``nats_max_store`` is what JetStream may reserve, ``8G`` for
+    example, whatever the disk has.
     """
 
     dags: Path
@@ -47,6 +48,7 @@ class StackOptions:
     isolate: bool | None = None
     lease_seconds: float = 120.0
     git: bool = False
+    nats_max_store: str = ""
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     label: str = "stack"
@@ -186,7 +188,10 @@ class DevStack:
         self.s3 = s3.start(self.supervisor, host=host)
         found = {"PostgreSQL": self.postgres, "S3": self.s3}
         if self.options.gateways:
-            self.nats, self.redis = nats.start(self.supervisor), redis.start(self.supervisor)
+            self.nats, self.redis = (
+                nats.start(self.supervisor, max_store=self.options.nats_max_store),
+                redis.start(self.supervisor),
+            )
             found |= {"NATS": self.nats, "Redis": self.redis}
         for name, server in found.items():
             self._say(f"{name} answers ({server.origin})")

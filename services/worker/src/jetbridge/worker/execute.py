@@ -53,6 +53,12 @@ PRELOADED_MODULES: tuple[str, ...] = (
 )
 """What supervisors and task processes were seen to import; forks find it in memory already."""
 
+LEASE_VARIABLE = "JETBRIDGE_LEASE"
+"""
+Tells a task under which lease it runs, ``<TI id>.<epoch>``: one attempt, never given to another. A fencing
+token for whatever the task writes to.
+"""
+
 _workload: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
 log = structlog.get_logger(__name__)
 
@@ -83,6 +89,7 @@ def run(order: Order, server: str) -> Result:
     """
     try:
         workload = _read_workload(order)
+        os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
         exit_code = BaseExecutor.run_workload(workload, server=server, proctitle=_process_title(workload))
     except Exception as error:

@@ -21,7 +21,7 @@ _HOST = "127.0.0.1"
 _PORT = 4222
 _CONFIG = """\
 listen: "{listen}"
-jetstream {{ store_dir: "{store}" }}
+jetstream {{ store_dir: "{store}"{limit} }}
 authorization {{ user: "jetbridge", password: "{password}" }}
 """
 
@@ -33,20 +33,30 @@ class NatsServer(Server):
     url: str
 
 
-def start(supervisor: Supervisor, name: str = "nats") -> NatsServer:
-    """Find or start a JetStream server; it stores below the supervisor's directory."""
+def start(supervisor: Supervisor, name: str = "nats", *, max_store: str = "") -> NatsServer:
+    """
+    Find or start a JetStream server; it stores below the supervisor's directory.
+
+    ``max_store`` (``8G``) is what streams may reserve in all, for a process; by default what the disk has.
+    """
     if url := os.environ.get(VARIABLE):
         return NatsServer(ExternalLifecycle(VARIABLE), f"address in {VARIABLE}", url)
     if docker.engine_answers():
         return _start_container(supervisor, name)
-    return _start_process(supervisor, name)
+    return _start_process(supervisor, name, max_store)
 
 
-def _start_process(supervisor: Supervisor, name: str) -> NatsServer:
+def _start_process(supervisor: Supervisor, name: str, max_store: str) -> NatsServer:
     binary = tools.nats_server()
     port, password = free_port(), secrets.token_urlsafe(16)
     directory = supervisor.directory / name
-    config = _write_config(directory, listen=f"{_HOST}:{port}", store=directory / "store", password=password)
+    config = _write_config(
+        directory,
+        listen=f"{_HOST}:{port}",
+        store=directory / "store",
+        password=password,
+        limit=f", max_file_store: {max_store}" if max_store else "",
+    )
     process = supervisor.add(name, Command(argv=[binary, "-c", config], env=base_environment()))
     lifecycle = ProcessLifecycle(process, speaks(_HOST, port, expect=b"INFO "))
     lifecycle.start()
@@ -71,12 +81,12 @@ def _start_container(supervisor: Supervisor, name: str) -> NatsServer:
     return NatsServer(lifecycle, f"Docker image {IMAGE}", _url(password, port))
 
 
-def _write_config(directory: Path, *, listen: str, store: Path, password: str) -> Path:
+def _write_config(directory: Path, *, listen: str, store: Path, password: str, limit: str = "") -> Path:
     """Write the configuration; the password is in a private file because argv is public."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "nats.conf"
     path.touch(mode=0o600)
-    path.write_text(_CONFIG.format(listen=listen, store=store, password=password))
+    path.write_text(_CONFIG.format(listen=listen, store=store, password=password, limit=limit))
     return path
 
 

@@ -1,0 +1,30 @@
+"""Looks at the bus from outside, each over a connection of its own, from tests that are not asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+
+from jetbridge.bus.connection import open_bus
+from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.contracts.records import WorkloadRecord
+
+_READ_SECONDS = 15.0
+
+
+def workloads(url: str) -> list[WorkloadRecord]:
+    """Return the record of every workload there is."""
+    return asyncio.run(_workloads(url))
+
+
+async def _workloads(url: str) -> list[WorkloadRecord]:
+    async with open_bus(BusSettings(url=url), "jetbridge-chaos") as bus:
+        mirror = BucketMirror(bus, (await WorkloadStore.open(bus)).bucket)
+        reading = asyncio.create_task(mirror.run())
+        try:
+            await asyncio.wait_for(mirror.ready.wait(), _READ_SECONDS)
+            return [entry.record for _, entry in mirror.items()]
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
