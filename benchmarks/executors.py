@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,12 @@ def measure(contender: Contender) -> dict[str, Any]:
             stack.client.await_dag(dag_id)
             stack.client.unpause(dag_id)
         run(stack, "chain")  # whatever is slow the first time only
-        chain = latencies(run(stack, "chain"))
+        links = run(stack, "chain")
         before = cpu_seconds()
         instances = run(stack, "burst")
         return {
-            "chain_queued_to_started_ms": summary(chain),
+            "chain_queued_to_started_ms": summary(latencies(links)),
+            "chain_end_to_next_start_ms": summary(gaps(links)),
             "burst_tasks_per_second": round(len(instances) / makespan(instances), 2),
             "burst_queued_to_started_ms": summary(latencies(instances)),
             "burst_cpu_seconds_per_task": round((cpu_seconds() - before) / len(instances), 3),
@@ -93,6 +95,12 @@ def makespan(instances: list[dict[str, Any]]) -> float:
     """Return seconds from the first task queued to the last one ended."""
     ends = [at(one, "end_date") for one in instances]
     return max(ends) - min(at(one, "queued_when") for one in instances)
+
+
+def gaps(instances: list[dict[str, Any]]) -> list[float]:
+    """Return milliseconds from the end of a task to the start of the next, along a chain."""
+    ordered = sorted(instances, key=lambda one: at(one, "start_date"))
+    return [(at(after, "start_date") - at(before, "end_date")) * 1000 for before, after in pairwise(ordered)]
 
 
 def at(instance: dict[str, Any], field: str) -> float:
@@ -133,12 +141,13 @@ def compare(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
             values.append(value)
         return statistics.median(values)
 
-    chain = ("chain_queued_to_started_ms", "p50")
+    chain, gap = ("chain_queued_to_started_ms", "p50"), ("chain_end_to_next_start_ms", "p50")
     return {
         "burst_remote_to_local": round(
             median("remote", "burst_tasks_per_second") / median("local", "burst_tasks_per_second"), 2
         ),
         "chain_remote_minus_local_ms": round(median("remote", *chain) - median("local", *chain), 1),
+        "chain_gap_remote_to_local": round(median("remote", *gap) / median("local", *gap), 2),
         "burst_cpu_remote_to_local": round(
             median("remote", "burst_cpu_seconds_per_task") / median("local", "burst_cpu_seconds_per_task"), 2
         ),
@@ -164,7 +173,11 @@ def main() -> None:
         "versions": {
             name: version(name) for name in ("apache-airflow-core", "jetbridge-worker", "jetbridge-gateway")
         },
-        "settings": {"slots": SLOTS, "cores": os.cpu_count(), "scheduler_idle_sleep_time": "default"},
+        "settings": {
+            "slots": SLOTS,
+            "cores": os.cpu_count(),
+            "scheduler_idle_sleep_time": {"local": "default", "remote": 0},
+        },
         "rounds": rounds,
         "compared": compare(rounds),
     }

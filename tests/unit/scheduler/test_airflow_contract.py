@@ -76,6 +76,14 @@ def test_a_heartbeat_hands_over_first_and_then_looks():
     assert "_get_workloads_to_schedule(open_slots)" in inspect.getsource(BaseExecutor.trigger_tasks)
 
 
+def test_the_scheduler_sleeps_only_when_it_found_nothing_to_do():
+    """The executor waits in place of this sleep, and nowhere else in the loop."""
+    source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)
+    assert source.count("time.sleep(") == 1
+    assert "time.sleep(min(self._scheduler_idle_sleep_time, next_event or 0))" in source
+    assert "idle_in_this_run = not num_queued_tis and not num_finished_events" in source
+
+
 def test_the_scheduler_commits_events_and_log_entries_between_two_heartbeats():
     """Records are removed, and history is confirmed, at the heartbeat after the one that told of them."""
     source = inspect.getsource(SchedulerJobRunner._run_scheduler_loop)

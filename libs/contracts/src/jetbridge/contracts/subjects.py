@@ -15,6 +15,7 @@ KEYS_BUCKET = "keys"
 HEALTH_BUCKET = "health"
 BUNDLES_BUCKET = "bundles"
 POLICIES_BUCKET = "policies"
+NUDGE_SUBJECT = "nudge.scheduler"
 
 _PLAIN_LANE = re.compile(r"^[a-z0-9](?:[a-z0-9_-]{0,47})$")
 

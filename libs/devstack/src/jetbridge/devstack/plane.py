@@ -39,6 +39,11 @@ class Plane:
         """Return what gives a process access to the bus."""
         return {"JETBRIDGE_NATS_URL": self.nats.url}
 
+    def airflow_environment(self) -> dict[str, str]:
+        """Return what Airflow's processes need for ours beside them, as the README advises."""
+        # The executor waits for events in place of this sleep.
+        return {**self.bus_environment, "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0"}
+
     def gateway_environment(self, host: str, port: int, certificates: Certificates) -> dict[str, str]:
         """Return the environment of a gateway process that shares ``port`` with others."""
         return base_environment(

@@ -204,7 +204,7 @@ class DevStack:
             url=url,
             api_workers=self.options.api_workers,
             has_dags=self.options.plane_has_dags,
-            extra={**(self.plane.bus_environment if self.plane else {}), **self.options.plane_extra},
+            extra={**(self.plane.airflow_environment() if self.plane else {}), **self.options.plane_extra},
         )
         environment = airflow.plane_environment(
             self.directory / "airflow", options, self.database_url, self.secrets

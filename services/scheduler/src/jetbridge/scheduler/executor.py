@@ -4,7 +4,7 @@
 Written for Airflow 3.3. What it relies on beyond what Airflow documents for executors is checked by
 ``tests/unit/scheduler/test_airflow_contract.py``. Every method here is called by the scheduler's loop, which
 does nothing else meanwhile, so none waits for the network, but for ``try_adopt_task_instances`` and
-``end``, within limits.
+``end``, within limits, and for ``sync`` when the loop would only sleep (see ``idling``).
 
 ::
 
@@ -32,13 +32,14 @@ from airflow.models import Log
 from airflow.models.callback import CallbackKey
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.utils.state import TaskInstanceState
+from airflow.utils.state import CallbackState, TaskInstanceState
 
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.workloads import VersionedWorkload, submission_of
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.scheduler.adoption import rebuild
 from jetbridge.scheduler.held import Held, Sight, describe_end, succeeded
+from jetbridge.scheduler.idling import may_wait, wait_for_something
 from jetbridge.scheduler.link import BusLink
 from jetbridge.scheduler.outbox import Key, Outbox
 from jetbridge.scheduler.ports import Link
@@ -95,12 +96,15 @@ class RemoteExecutor(BaseExecutor):
         self._ended: list[_Ended] = []
         self._kept_alive: list[Log] = []
         self._stop_tracing: StopTracing | None = None
+        self._idle_wait_seconds = 0.0
+        self._handed_over = False
 
     # -- beginning and end
 
     def start(self) -> None:
         """Start the link, whether NATS answers or not."""
         self._stop_tracing = configure_tracing("scheduler")
+        self._idle_wait_seconds = self._settings.idle_wait_seconds if may_wait() else 0.0
         self._link.start()
 
     def end(self) -> None:
@@ -129,6 +133,7 @@ class RemoteExecutor(BaseExecutor):
         return [item for item in in_order if item[0] not in self._outbox][:free]
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
+        self._handed_over = True
         for workload in workload_items:
             try:
                 self._outbox.send(workload)
@@ -148,12 +153,29 @@ class RemoteExecutor(BaseExecutor):
     # -- what became of it
 
     def sync(self) -> None:
-        """Take note of all that happened since the last call."""
+        """
+        Take note of all that happened since the last call; if that is nothing, wait for something.
+
+        After handing something over it does not wait: the scheduler may have more to queue.
+        """
+        self._take_note()
+        self._clear_away()
+        self._write_history()
+        if not self._handed_over:
+            wait_for_something(
+                self._link, self._idle_wait_seconds, look=self._take_note, found=self._is_something_to_tell
+            )
+        self._handed_over = False
+
+    def _take_note(self) -> None:
         self._collect()
         for key, held in list(self._held.items()):
             self._look_at(key, held)
-        self._clear_away()
-        self._write_history()
+
+    def _is_something_to_tell(self) -> bool:
+        """Say whether the scheduler should look now. That an agent has begun changes nothing for it."""
+        begun = (TaskInstanceState.RUNNING, CallbackState.RUNNING)
+        return any(state not in begun for state, _ in self.event_buffer.values())
 
     def _collect(self) -> None:
         """Move what the bus has acknowledged from queued to running."""

@@ -53,6 +53,7 @@ class BusLink:
         self._thread = threading.Thread(target=self._run, name="jetbridge-link", daemon=True)
         self._running = threading.Event()
         self._news = threading.Event()
+        self._nudged = threading.Event()
         self._calls: deque[tuple[Coroutine[Any, Any, Any], Future[Any]]] = deque()
         self._woken = False
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -123,6 +124,12 @@ class BusLink:
         """Return new entries for the audit log; those of the call before are confirmed as written."""
         return self._session.history.take()
 
+    def nudged(self) -> bool:
+        """Say whether a nudge came since the last call."""
+        nudged = self._nudged.is_set()
+        self._nudged.clear()
+        return nudged
+
     def wait_for_news(self, seconds: float) -> bool:
         """Wait until something changed since the last call; False when nothing did. Waits."""
         there_is_some = self._news.wait(seconds)
@@ -168,13 +175,17 @@ class BusLink:
 
     async def _main(self) -> None:
         self._loop, self._stopping, trouble = asyncio.get_running_loop(), asyncio.Event(), Trouble()
-        self._session = Session(self._bus_settings, self._settings, trouble, self._news.set)
+        self._session = Session(self._bus_settings, self._settings, trouble, self._news.set, self._nudge)
         self._persist = Persistence(self._session.connected, trouble, self._settings.submit_concurrency)
         session = asyncio.create_task(self._session.run(), name="session")
         self._running.set()
         await self._stopping.wait()
         session.cancel()
         await asyncio.wait([session])  # what is still under way is cancelled by asyncio.run
+
+    def _nudge(self) -> None:
+        self._nudged.set()
+        self._news.set()
 
     async def _in_turn(self, workload_id: str, operation: Callable[[], Awaitable[T]]) -> T:
         """Run operations on one workload one after the other; asyncio's locks are fair."""

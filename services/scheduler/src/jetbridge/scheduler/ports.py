@@ -54,5 +54,8 @@ class Link(Protocol):
     def history(self) -> list[HistoryEntry]:
         """Return new entries for the audit log; those of the call before are confirmed as written."""
 
+    def nudged(self) -> bool:
+        """Say whether somebody said, since the last call, that there is something to schedule."""
+
     def wait_for_news(self, seconds: float) -> bool:
         """Wait until something changed since the last call; False when nothing did. Waits."""

@@ -18,6 +18,7 @@ import structlog
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.nudges import on_nudge
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.workloads import VersionedWorkload, WorkloadStore
 from jetbridge.contracts.records import AgentRecord, WorkloadRecord, WorkloadState
@@ -53,10 +54,16 @@ class Session:
     The bus, as far as it is there.
 
     :param news: called in the loop when a record changed or an entry for the history arrived
+    :param nudged: called in the loop when somebody says that there is something to schedule
     """
 
     def __init__(
-        self, bus: BusSettings, settings: SchedulerSettings, trouble: Trouble, news: Callable[[], None]
+        self,
+        bus: BusSettings,
+        settings: SchedulerSettings,
+        trouble: Trouble,
+        news: Callable[[], None],
+        nudged: Callable[[], None],
     ) -> None:
         self.history = HistoryQueue(news)
         self.abandoned: deque[VersionedWorkload] = deque()
@@ -64,6 +71,7 @@ class Session:
         self._settings = settings
         self._trouble = trouble
         self._news = news
+        self._nudged = nudged
         self._open: _Open | None = None
         self._opened = asyncio.Event()
         self._finished_since: dict[str, float] = {}
@@ -109,6 +117,7 @@ class Session:
         self.history.open()
         try:
             await bus.broker.start()
+            await on_nudge(bus, self._nudged)
             self._trouble.ends()
             self._opened.set()
             async with asyncio.TaskGroup() as tasks:

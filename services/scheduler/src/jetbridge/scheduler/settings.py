@@ -17,6 +17,13 @@ class SchedulerSettings(BaseSettings):
         description="Workloads on their way to the bus at the same time. Each waits for two round trips; "
         "one Python process gains nothing above this.",
     )
+    idle_wait_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        le=5,
+        description="How long the executor waits for an end or a nudge when there is nothing to do, in place "
+        "of Airflow's sleep. Only with [scheduler] scheduler_idle_sleep_time = 0 and no other executor.",
+    )
     adoption_wait_seconds: float = Field(
         default=10.0,
         gt=0,

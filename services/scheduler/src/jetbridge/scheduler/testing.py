@@ -6,11 +6,13 @@ What was asked of the link can be seen, and what it answers be said.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Any
 from uuid import uuid4
 
@@ -93,6 +95,8 @@ class FakeLink:
     entries: list[HistoryEntry] = field(default_factory=list)
     left_behind: list[VersionedWorkload] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    news: deque[Callable[[], None]] = field(default_factory=deque)
+    nudge: bool = False
     _revision: int = 0
 
     def start(self) -> None:
@@ -138,9 +142,18 @@ class FakeLink:
         return entries
 
     def wait_for_news(self, seconds: float) -> bool:
-        """Return at once."""
-        _ = seconds
-        return False
+        """Let what a test put into ``news`` happen, one piece at a call; without any, let the time pass."""
+        if not self.news:
+            self.log.append("waited")
+            sleep(seconds)
+            return False
+        self.news.popleft()()
+        return True
+
+    def nudged(self) -> bool:
+        """Return what a test put there."""
+        nudged, self.nudge = self.nudge, False
+        return nudged
 
     # -- for tests
 

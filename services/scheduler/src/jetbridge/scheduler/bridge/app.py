@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,13 +15,14 @@ from prometheus_client import start_http_server
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.nudges import nudge
 from jetbridge.bus.rpc import ClaimCheck
 from jetbridge.bus.settings import BusSettings
 from jetbridge.scheduler.bridge.dag_processing import operations as dag_processing
 from jetbridge.scheduler.bridge.dag_processing.results import ResultCache
 from jetbridge.scheduler.bridge.database import Database
 from jetbridge.scheduler.bridge.metrics import BridgeMetrics
-from jetbridge.scheduler.bridge.rpc import Dispatcher, Operation
+from jetbridge.scheduler.bridge.rpc import Dispatcher, Nudge, Operation
 from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.bridge.subscribers import drain, publisher, subscribe
 from jetbridge.scheduler.bridge.triggers import operations as triggers
@@ -31,12 +33,14 @@ from jetbridge.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 
-def operations(database: Database, hearing: Hearing, results: ResultCache) -> tuple[Operation[Any], ...]:
-    """Return everything the bridge does; each area adds its own."""
+def operations(
+    database: Database, hearing: Hearing, results: ResultCache, nudge: Nudge
+) -> tuple[Operation[Any], ...]:
+    """Return everything the bridge does; each area adds its own. ``nudge`` wakes the schedulers."""
     return (
         *dag_processing.operations(database, results),
-        *triggers.operations(database, hearing),
-        requeue_operation(database),
+        *triggers.operations(database, hearing, nudge),
+        requeue_operation(database, nudge),
     )
 
 
@@ -53,7 +57,12 @@ async def bridge(
             )
             hearing = Hearing(settings.triggerer_lost_after_seconds)
             results = ResultCache(settings.result_cache_bytes)
-            subscribe(bus, dispatcher, operations(database, hearing, results), settings.max_waiting)
+            subscribe(
+                bus,
+                dispatcher,
+                operations(database, hearing, results, partial(nudge, bus)),
+                settings.max_waiting,
+            )
             await bus.broker.start()
             log.info("bridge started", threads=settings.threads)
             health = BucketMirror(bus, (await HealthStore.open(bus)).bucket)

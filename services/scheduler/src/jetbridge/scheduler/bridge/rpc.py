@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q", bound=Body)
 Publish = Callable[[RequestSetAside], Awaitable[None]]
+Nudge = Callable[[], Awaitable[None]]
+"""Wakes the schedulers, once what they should see is committed."""
 
 _SET_ASIDE = frozenset(
     {

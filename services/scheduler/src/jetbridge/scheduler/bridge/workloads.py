@@ -28,7 +28,7 @@ from jetbridge.contracts.failover import (
 from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.rpc import rpc_subject
 from jetbridge.scheduler.bridge.database import Database
-from jetbridge.scheduler.bridge.rpc import Operation
+from jetbridge.scheduler.bridge.rpc import Nudge, Operation
 
 AUDIT_EVENT = "jetbridge.rerouted"
 
@@ -38,12 +38,14 @@ _HELD_BY_AN_AGENT = frozenset(
 """In any other state the task ended, was deferred or was taken back before its agent was lost."""
 
 
-def requeue_operation(database: Database) -> Operation[RequeueWorkload]:
+def requeue_operation(database: Database, nudge: Nudge) -> Operation[RequeueWorkload]:
     """Return ``rpc.workloads.requeue``."""
 
     async def handle(request: RequeueWorkload) -> WorkloadRequeued:
         function = requeue_task if request.kind is WorkloadKind.TASK else requeue_callback
-        return await database.transaction(function, request)
+        answer = await database.transaction(function, request)
+        await nudge()
+        return answer
 
     return Operation(rpc_subject(REQUEUE_AREA, REQUEUE_OPERATION), RequeueWorkload, handle)
 

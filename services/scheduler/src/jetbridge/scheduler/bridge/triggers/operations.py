@@ -24,7 +24,7 @@ from jetbridge.contracts.triggering import (
 )
 from jetbridge.scheduler.bridge.database import Database
 from jetbridge.scheduler.bridge.errors import RefusedError
-from jetbridge.scheduler.bridge.rpc import Operation
+from jetbridge.scheduler.bridge.rpc import Nudge, Operation
 from jetbridge.scheduler.bridge.triggers import assignment, events, jobs
 from jetbridge.scheduler.bridge.triggers.upkeep import Hearing
 from jetbridge.scheduler.bridge.triggers.workloads import WorkloadBuilder
@@ -74,7 +74,7 @@ def lease(session: Session, request: Lease) -> Leased:
     return Leased(held=held, task_instance=task_instance)
 
 
-def operations(database: Database, hearing: Hearing) -> tuple[Operation[Any], ...]:
+def operations(database: Database, hearing: Hearing, nudge: Nudge) -> tuple[Operation[Any], ...]:
     """Return the requests about triggers, bound to a database."""
 
     async def on_attach(request: Attach) -> Attached:
@@ -87,7 +87,9 @@ def operations(database: Database, hearing: Hearing) -> tuple[Operation[Any], ..
         return await database.transaction(sync, request, hearing.silence)
 
     async def on_events(request: Submit) -> Submitted:
-        return await database.transaction(events.submit, request)
+        answer = await database.transaction(events.submit, request)
+        await nudge()  # what waited for the event can be queued again
+        return answer
 
     async def on_detach(request: Detach) -> Detached:
         return await database.transaction(detach, request)
