@@ -104,12 +104,12 @@ async def _airflow(listener):
     async def health() -> Response:
         return JSONResponse({"status": "healthy"})
 
-    @app.get("/execution/slow")
+    @app.get("/execution/xcoms/d/r/t/slow")
     async def slow() -> Response:
         await airflow.release.wait()
         return JSONResponse({})
 
-    @app.get("/execution/stream")
+    @app.get("/execution/xcoms/d/r/t/stream")
     async def stream() -> Response:
         async def parts():
             yield b"first"
@@ -118,7 +118,7 @@ async def _airflow(listener):
 
         return StreamingResponse(parts())
 
-    @app.get("/execution/cut")
+    @app.get("/execution/xcoms/d/r/t/cut")
     async def cut() -> Response:
         async def parts():
             yield b"some"

@@ -41,7 +41,7 @@ async def test_nats_stopped_and_started(
 
     await eventually(heartbeat_refused)
     # A running task's calls go on: nobody can have taken the lease away yet.
-    assert (await gateway.client.get("/execution/x", headers=auth(token))).status_code == 200
+    assert (await gateway.client.get("/execution/xcoms/d/r/t/x", headers=auth(token))).status_code == 200
     assert airflow.seen
     assert not poll.done()
 
@@ -79,16 +79,16 @@ async def test_without_contact_for_the_length_of_a_lease_no_call_goes_on(
     gateway = await start_gateway(lease_seconds=1)
     await store.submit(workload())
     _, token = await agent.lease()
-    assert (await gateway.client.get("/execution/x", headers=auth(token))).status_code == 200
+    assert (await gateway.client.get("/execution/xcoms/d/r/t/x", headers=auth(token))).status_code == 200
     nats_server.kill()
 
     async def refused():
-        answer = await gateway.client.get("/execution/x", headers=auth(token))
+        answer = await gateway.client.get("/execution/xcoms/d/r/t/x", headers=auth(token))
         return answer if answer.status_code != 200 else None
 
     problem(await eventually(refused), "unavailable")
     calls = len(airflow.seen)
-    await gateway.client.get("/execution/x", headers=auth(token))
+    await gateway.client.get("/execution/xcoms/d/r/t/x", headers=auth(token))
     assert len(airflow.seen) == calls
 
 

@@ -20,7 +20,7 @@ async def task(agent, store, workload, auth):
 
 async def test_the_request_goes_on_as_it_came_with_airflows_token(gateway, task, airflow, jwt_secret_file):
     workload_id, _, headers = task
-    target = "/execution/xcoms/d/manual__2026-01-01T00:00:00+00:00/t/k%20%C3%A9?map_index=1&x=a%2Fb"
+    target = "/execution/xcoms/d/r/t/k%20%C3%A9?map_index=-1&x=a%2Fb"
     answer = await gateway.client.post(
         target,
         content=b'{"a":1}',
@@ -62,18 +62,27 @@ async def test_airflows_tokens_and_cookies_do_not_come_back(gateway, task):
 
 async def test_airflows_answers_are_passed_on(gateway, task):
     for status in (204, 404, 409, 422, 500):
-        answer = await gateway.client.put(
-            f"/execution/x?status={status}", content=b'{"detail":"d"}', headers=task[2]
+        answer = await gateway.client.post(
+            f"/execution/xcoms/d/r/t/x?status={status}", content=b'{"detail":"d"}', headers=task[2]
         )
         assert answer.status_code == status
         assert answer.content == (b"" if status == 204 else b'{"detail":"d"}')
 
 
 async def test_every_method_and_empty_bodies(gateway, task, airflow):
-    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
-        assert (await gateway.client.request(method, "/execution/x", headers=task[2])).status_code == 200
+    xcom, instance = "xcoms/d/r/t/x", f"task-instances/{task[0]}"
+    for method, path in (
+        ("GET", xcom),
+        ("HEAD", xcom),
+        ("POST", xcom),
+        ("DELETE", xcom),
+        ("PUT", f"{instance}/heartbeat"),
+        ("PATCH", f"{instance}/run"),
+    ):
+        answer = await gateway.client.request(method, f"/execution/{path}", headers=task[2])
+        assert answer.status_code == 200
         assert airflow.seen[-1]["method"] == method
-    answer = await gateway.client.request("OPTIONS", "/execution/x", headers=task[2])
+    answer = await gateway.client.request("OPTIONS", "/execution/xcoms/d/r/t/x", headers=task[2])
     assert answer.status_code == 405
     assert "GET" in answer.headers["allow"]
 
@@ -83,10 +92,10 @@ async def test_bodies_stream_both_ways(gateway, task, airflow):
         for _ in range(20):
             yield b"x" * 50_000
 
-    answer = await gateway.client.post("/execution/x", content=parts(), headers=task[2])
+    answer = await gateway.client.post("/execution/xcoms/d/r/t/x", content=parts(), headers=task[2])
     assert answer.content == b"x" * 1_000_000
     assert airflow.seen[-1]["headers"]["transfer-encoding"] == "chunked"
-    async with gateway.client.stream("GET", "/execution/stream", headers=task[2]) as answer:
+    async with gateway.client.stream("GET", "/execution/xcoms/d/r/t/stream", headers=task[2]) as answer:
         chunks = answer.aiter_raw()
         assert await anext(chunks) == b"first"  # while Airflow has not finished
         airflow.release.set()
@@ -95,13 +104,15 @@ async def test_bodies_stream_both_ways(gateway, task, airflow):
 
 async def test_an_answer_that_breaks_off_is_not_taken_for_whole(gateway, task):
     with pytest.raises(httpx.RemoteProtocolError):
-        await gateway.client.get("/execution/cut", headers=task[2])
+        await gateway.client.get("/execution/xcoms/d/r/t/cut", headers=task[2])
 
 
 async def test_a_lost_lease_is_answered_as_airflows_client_understands(gateway, task, store, airflow):
     workload_id, lease, headers = task
     await store.remove(workload_id)
-    answer = await gateway.client.put("/execution/x", json={}, headers=headers)
+    answer = await gateway.client.put(
+        f"/execution/task-instances/{workload_id}/heartbeat", json={}, headers=headers
+    )
     assert answer.status_code == 410
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["detail"]["reason"] == "lease_lost"
@@ -112,7 +123,7 @@ async def test_a_lost_lease_is_answered_as_airflows_client_understands(gateway, 
 async def test_a_finished_lease_makes_no_more_calls(gateway, agent, task):
     _, lease, headers = task
     await agent.report(lease)
-    assert (await gateway.client.get("/execution/x", headers=headers)).status_code == 410
+    assert (await gateway.client.get("/execution/xcoms/d/r/t/x", headers=headers)).status_code == 410
 
 
 async def test_a_lease_is_good_on_every_gateway_at_once(start_gateway, agent, store, workload, auth):
@@ -120,7 +131,7 @@ async def test_a_lease_is_good_on_every_gateway_at_once(start_gateway, agent, st
     for _ in range(5):  # each a race between the accept and the other gateway's mirror
         await store.submit(workload())
         _, token = await agent.lease()
-        assert (await other.client.get("/execution/x", headers=auth(token))).status_code == 200
+        assert (await other.client.get("/execution/xcoms/d/r/t/x", headers=auth(token))).status_code == 200
 
 
 async def test_bodies_are_limited(start_gateway, task, airflow, problem):
@@ -130,16 +141,16 @@ async def test_bodies_are_limited(start_gateway, task, airflow, problem):
         for _ in range(5):
             yield b"x" * 1000
 
-    declared = await gateway.client.post("/execution/x", content=b"x" * 2001, headers=task[2])
+    declared = await gateway.client.post("/execution/xcoms/d/r/t/x", content=b"x" * 2001, headers=task[2])
     problem(declared, "too-large")
-    chunked = await gateway.client.post("/execution/x", content=parts(), headers=task[2])
+    chunked = await gateway.client.post("/execution/xcoms/d/r/t/x", content=parts(), headers=task[2])
     problem(chunked, "too-large")
     assert not any(len(seen["body"]) > 2000 for seen in airflow.seen)
 
 
 async def test_airflow_away_is_a_5xx_and_its_return_is_noticed(start_gateway, task, problem):
     gateway = await start_gateway(airflow_url="http://127.0.0.1:9")
-    answer = await gateway.client.get("/execution/x", headers=task[2])
+    answer = await gateway.client.get("/execution/xcoms/d/r/t/x", headers=task[2])
     problem(answer, "upstream")
     assert answer.headers["retry-after"]
     ready = await gateway.client.get("/readyz")
@@ -151,7 +162,7 @@ async def test_airflow_away_is_a_5xx_and_its_return_is_noticed(start_gateway, ta
 
 async def test_airflow_that_does_not_answer_in_time_is_a_5xx(start_gateway, task, problem):
     gateway = await start_gateway(airflow_response_seconds=0.3)
-    problem(await gateway.client.get("/execution/slow", headers=task[2]), "upstream")
+    problem(await gateway.client.get("/execution/xcoms/d/r/t/slow", headers=task[2]), "upstream")
 
 
 ODD_TARGETS = [
@@ -178,7 +189,7 @@ async def test_odd_paths_are_refused(gateway, task, tls, airflow):
 
 
 async def test_an_absolute_target_is_refused(gateway, task, tls, airflow):
-    target = airflow.url.encode() + b"/execution/x"
+    target = airflow.url.encode() + b"/execution/xcoms/d/r/t/x"
     answer = await raw(gateway.url, tls, target, task[2]["Authorization"].encode())
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"origin-form" in answer

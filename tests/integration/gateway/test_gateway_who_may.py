@@ -73,7 +73,9 @@ async def test_an_agent_token_is_no_credential_and_a_lease_token_neither(agent, 
         agent.credential = wrong
         problem(await agent.poll(), "unauthenticated")
     for wrong in (agent.token, credential):
-        answer = await agent.client.get("/execution/x", headers={"Authorization": f"Bearer {wrong}"})
+        answer = await agent.client.get(
+            "/execution/xcoms/d/r/t/x", headers={"Authorization": f"Bearer {wrong}"}
+        )
         problem(answer, "unauthenticated")
 
 
@@ -104,7 +106,7 @@ async def test_revoking_ends_a_held_poll_and_everything_else(
     problem(await agent.heartbeat(), "unauthenticated")
     problem(await agent.report(lease), "unauthenticated")
     problem(await agent.register(), "unauthenticated")
-    answer = await agent.client.get("/execution/x", headers=auth(lease_token))
+    answer = await agent.client.get("/execution/xcoms/d/r/t/x", headers=auth(lease_token))
     problem(answer, "unauthenticated")
 
 

@@ -393,6 +393,7 @@ class TestLease:
     def ask(self, agent, trigger, number=None):
         request = Lease(agent=agent.name, triggerer=number or agent.number, trigger_id=trigger)
         answer = in_session(lease, request)
+        assert (answer.coordinates is None) == (answer.task_instance is None)
         return answer.held, answer.task_instance
 
     def test_it_is_held_by_the_holder_while_the_task_waits(self, world):

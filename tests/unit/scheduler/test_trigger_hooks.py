@@ -11,7 +11,7 @@ from airflow.jobs.triggerer_job_runner import TriggererJobRunner, TriggerRunnerS
 from airflow.models.trigger import Trigger
 from cryptography.fernet import Fernet
 
-from jetbridge.gateway.triggers import NO_TASK
+from jetbridge.gateway.proxy import NO_TASK
 from jetbridge.scheduler.bridge.triggers import workloads
 from jetbridge.scheduler.bridge.triggers.upkeep import Hearing
 from jetbridge.scheduler.bridge.triggers.workloads import WorkloadBuilder, opened

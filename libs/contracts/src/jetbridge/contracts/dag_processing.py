@@ -234,6 +234,22 @@ class GetRequests(Body, frozen=True, kw_only=True):
     agent: Annotated[str, Meta(max_length=63)] = ""
 
 
+class FindDag(Body, frozen=True, kw_only=True):
+    """Ask of which bundle a Dag is; a gateway asks before a Dag processor may read about it."""
+
+    TYPE: ClassVar[str] = "dag-processing.find-dag"
+
+    dag_id: Annotated[str, Meta(max_length=1024)]
+
+
+class DagFound(Body, frozen=True, kw_only=True):
+    """Answer to :class:`FindDag`; None when there is no such Dag."""
+
+    TYPE: ClassVar[str] = "dag-processing.dag-found"
+
+    bundle: str | None = None
+
+
 class PriorityFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that somebody wants parsed now."""
 
@@ -342,6 +358,7 @@ FILES_PRESENT = rpc_subject(AREA, "files-present")
 FILE_PARSED = rpc_subject(AREA, "file-parsed")
 DEACTIVATE_STALE = rpc_subject(AREA, "deactivate-stale")
 GET_REQUESTS = rpc_subject(AREA, "get-requests")
+FIND_DAG = rpc_subject(AREA, "find-dag")
 
 ALL_BODIES: tuple[type[Body], ...] = (
     DeclareBundle,
@@ -355,6 +372,8 @@ ALL_BODIES: tuple[type[Body], ...] = (
     GetRequests,
     Requests,
     Noted,
+    FindDag,
+    DagFound,
 )
 ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (BundleRecord,)
 API_BODIES: tuple[type[msgspec.Struct], ...] = (

@@ -18,6 +18,7 @@ from msgspec import Meta
 from jetbridge.contracts.api import MAX_QUEUES, MAX_WAIT_SECONDS, Queue, Request, Response
 from jetbridge.contracts.envelope import Body
 from jetbridge.contracts.ids import AgentName
+from jetbridge.contracts.messages import TaskCoordinates
 from jetbridge.contracts.rpc import rpc_subject
 
 AREA = "triggering"
@@ -252,14 +253,15 @@ class Leased(Body, frozen=True, kw_only=True):
     """
     Answer to :class:`Lease`.
 
-    ``task_instance`` is the id of the task instance that waits for the trigger; None for the trigger of an
-    asset or a callback.
+    ``task_instance`` is the id of the task instance that waits for the trigger, and ``coordinates`` where it
+    belongs; None for the trigger of an asset or a callback. An older bridge sends no coordinates.
     """
 
     TYPE: ClassVar[str] = "triggering.leased"
 
     held: bool
     task_instance: str | None = None
+    coordinates: TaskCoordinates | None = None
 
 
 API_BODIES: tuple[type[msgspec.Struct], ...] = (

@@ -20,9 +20,12 @@ from jetbridge.bus.errors import BusError
 from jetbridge.bus.rpc import RpcClient, RpcRefusedError
 from jetbridge.bus.topology import BUNDLE_LEASE_SECONDS
 from jetbridge.contracts.dag_processing import (
+    FIND_DAG,
     ROLE,
     ClaimBundlesRequest,
     ClaimBundlesResponse,
+    DagFound,
+    FindDag,
     HeldBundle,
     StandbyBundle,
 )
@@ -36,6 +39,8 @@ log = structlog.get_logger(__name__)
 A = TypeVar("A", bound=Body)
 
 _CLAIMS_AT_ONCE = 8
+_FIND_SECONDS = 15.0
+"""Below the 20 s for which agents wait."""
 
 _PROBLEMS = {
     RefusalCode.MALFORMED: ProblemType.MALFORMED,
@@ -91,6 +96,20 @@ class BundleDesk:
                     ProblemType.LEASE_LOST,
                     f"Bundle {held.bundle!r} is not this agent's under epoch {held.epoch}. Claim it again.",
                 )
+
+    async def holds_dag(self, caller: Caller, dag_id: str) -> bool:
+        """Say whether a Dag is of a bundle that the caller holds; raises the problem to answer with."""
+        answer = await self.ask(
+            caller, FIND_DAG, FindDag(dag_id=dag_id), DagFound, timeout_seconds=_FIND_SECONDS
+        )
+        if answer.bundle is None:
+            return False
+        try:
+            lease = await self._store.get(answer.bundle)
+        except BusError as exc:
+            raise unavailable("The lease of a bundle cannot be read now.") from exc
+        mine = caller.name, caller.claims.instance
+        return lease is not None and (lease.record.agent, lease.record.instance) == mine
 
     async def ask(
         self, caller: Caller, subject: str, request: Body, answer: type[A], timeout_seconds: float

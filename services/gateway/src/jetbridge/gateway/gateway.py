@@ -126,6 +126,7 @@ async def _wire(
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
     rpc = await RpcClient.open(to.bus)
     triggers = TriggerDesk(rpc, gatekeeper, metrics)
+    bundles = BundleDesk(await BundleStore.open(to.bus), rpc)
     holdings = Holdings(known.workloads)
     contact = Contact(to.bus.js.account_info)
     presence = Presence(to.redis, await open_beats(to.bus), contact, metrics)
@@ -174,7 +175,7 @@ async def _wire(
             background=background,
             metrics=metrics,
         ),
-        bundles=BundleDesk(await BundleStore.open(to.bus), rpc),
+        bundles=bundles,
         triggers=triggers,
         proxy=Proxy(
             session=to.airflow,
@@ -184,6 +185,7 @@ async def _wire(
             contact=contact,
             tokens=airflow_tokens,
             triggers=triggers,
+            bundles=bundles,
             metrics=metrics,
         ),
         readiness=ReadinessProbe(

@@ -62,13 +62,17 @@ class Holdings:
         """Return the leases an agent holds, as last seen."""
         return frozenset(self._held[agent].values()) if agent in self._held else frozenset()
 
-    async def is_held(self, lease: LeaseKey, agent: str) -> bool:
-        """Say whether ``agent`` holds ``lease``; raises ``BusUnavailableError`` when nobody can tell."""
+    async def held(self, lease: LeaseKey, agent: str) -> WorkloadRecord | None:
+        """
+        Return the record of a lease while ``agent`` holds it.
+
+        Raises ``BusUnavailableError`` when nobody can tell.
+        """
         seen = self._workloads.get(lease.workload_id)
         if seen and holds(seen.record, lease, agent):
-            return True
+            return seen.record
         found = await self._workloads.confirm(lease.workload_id)
-        return found is not None and holds(found.record, lease, agent)
+        return found.record if found and holds(found.record, lease, agent) else None
 
     async def lost(self, agent: str, leases: Iterable[str]) -> frozenset[str]:
         """Return those of ``leases`` that are certainly lost to ``agent``."""

@@ -2,15 +2,17 @@
 ``/execution/*``: passed on to Airflow's Execution API, with Airflow's token in place of the lease's.
 
 The lease is checked on every request, so a lease that moved on is fenced at once, whatever the agent
-thinks. A lost lease is answered the way Airflow's own client understands: 410 as plain
-``application/json`` with a ``detail`` object makes its supervisor stop the task. Everything that may get
-better is a 5xx, which that client tries again.
+thinks. What may be asked in its name is in ``execution_rules``; nothing else goes on. A lost lease is
+answered the way Airflow's own client understands: 410 as plain ``application/json`` with a ``detail``
+object makes its supervisor stop the task. Everything that may get better is a 5xx, which that client tries
+again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -23,22 +25,35 @@ from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from jetbridge.bus.errors import BusUnavailableError
+from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.problems import ProblemType
+from jetbridge.contracts.records import WorkloadRecord
 from jetbridge.gateway.airflow_tokens import AirflowTokens
-from jetbridge.gateway.auth import Gatekeeper
+from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.bodies import check_length, limited
+from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import LeaseClaims, TriggerClaims
+from jetbridge.gateway.execution_rules import Asked, Asker, Kind, NotAllowedError, check, find, needs_dag
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError, unavailable
-from jetbridge.gateway.proxy_rules import PathError, forwarded_headers, returned_headers, upstream_target
+from jetbridge.gateway.proxy_rules import (
+    PREFIX,
+    PathError,
+    forwarded_headers,
+    returned_headers,
+    upstream_target,
+)
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.triggers import TriggerDesk
 from jetbridge.telemetry.tracing import remote_context, tracer
 
 log = structlog.get_logger(__name__)
 _tracer = tracer(__name__)
+
+NO_TASK = "00000000-0000-0000-0000-000000000000"
+"""Whose token an asker without a task gets: Airflow's own triggerer asks in this one's name (3.3)."""
 
 IDLE_CONNECTION_SECONDS = 4.0
 """Airflow's api-server closes idle connections after uvicorn's 5 s; reusing one in that moment fails."""
@@ -65,49 +80,59 @@ class Proxy:
     contact: Contact
     tokens: AirflowTokens
     triggers: TriggerDesk
+    bundles: BundleDesk
     metrics: GatewayMetrics
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises the problem to answer with."""
         holder = self.gatekeeper.holder(request.scope["headers"])
         structlog.contextvars.bind_contextvars(agent=holder.agent, **_names(holder))
-        try:
-            target = upstream_target(request.scope["raw_path"], request.scope["query_string"])
-        except PathError as exc:
-            raise ProblemError(ProblemType.MALFORMED, f"The request is not passed on: {exc}.") from exc
-        subject = await self._subject(holder)
-        if subject is None:
+        target = _target(request.scope["raw_path"], request)
+        asker = await self._asker(holder)
+        if asker is None:
             log.info("lease.fenced")
             self.metrics.refused.labels("lease-lost").inc()
             return LeaseLostResponse()
+        with _allowed(request):
+            check(_asked(request, target), asker, self.settings.other_dags)
         context = remote_context(request.headers.get("traceparent"))
         with _tracer.start_as_current_span("gateway.proxy", context=context):
-            return await self._forward(request, target, subject)
+            return await self._forward(request, target, asker.task_instance or NO_TASK)
 
-    async def read(self, request: Request, path: bytes, subject: str) -> Response:
-        """
-        Pass on a read of ``path`` in the name of ``subject``; who may read what, the caller has checked.
+    async def read(self, request: Request, path: bytes, caller: Caller) -> Response:
+        """Pass on a Dag processor's read of ``path``; raises the problem to answer with."""
+        target = _target(path, request)
+        with _allowed(request):
+            asked = _asked(request, target)
+            asker = Asker(kind=Kind.DAG_PROCESSOR, dags=await self._dags(caller, asked))
+            check(asked, asker, self.settings.other_dags)
+        return await self._forward(request, target, NO_TASK)
 
-        Raises the problem to answer with.
-        """
-        try:
-            target = upstream_target(path, request.scope["query_string"])
-        except PathError as exc:
-            raise ProblemError(ProblemType.MALFORMED, f"The request is not passed on: {exc}.") from exc
-        return await self._forward(request, target, subject)
+    async def _dags(self, caller: Caller, asked: Asked) -> frozenset[str]:
+        """Return the Dag that is asked about if it is of a bundle that the caller holds."""
+        dag = asked.named("dag_id") if needs_dag(asked, self.settings.other_dags) else None
+        return frozenset({dag} if dag and await self.bundles.holds_dag(caller, dag) else ())
 
-    async def _subject(self, holder: LeaseClaims | TriggerClaims) -> str | None:
-        """Return in whose name Airflow is asked; None when the lease is lost."""
+    async def _asker(self, holder: LeaseClaims | TriggerClaims) -> Asker | None:
+        """Return on whose behalf Airflow is asked; None when the lease is lost."""
         if isinstance(holder, TriggerClaims):
-            return await self.triggers.subject_of(holder)
-        return holder.lease.workload_id if await self._is_held(holder) else None
+            return await self.triggers.asker_of(holder)
+        record = await self._held(holder)
+        if record is None:
+            return None
+        return Asker(
+            kind=Kind.TASK if record.kind is WorkloadKind.TASK else Kind.CALLBACK,
+            task_instance=record.workload_id,
+            coordinates=record.coordinates,
+            dags=frozenset({record.coordinates.dag_id}),
+        )
 
-    async def _is_held(self, holder: LeaseClaims) -> bool:
+    async def _held(self, holder: LeaseClaims) -> WorkloadRecord | None:
         if not self.contact.within(self.settings.lease_seconds):
             # By now the plane may have given the work to somebody else without our hearing of it.
             raise unavailable("The gateway has no contact to NATS, so leases cannot be checked.")
         try:
-            return await self.holdings.is_held(holder.lease, holder.agent)
+            return await self.holdings.held(holder.lease, holder.agent)
         except BusUnavailableError as exc:
             raise unavailable("The lease cannot be checked now because NATS is away.") from exc
 
@@ -138,6 +163,27 @@ class Proxy:
         limits = self.settings.max_execution_body_bytes, self.settings.read_seconds
         await check_length(request, *limits)
         return limited(request, *limits)
+
+
+def _target(path: bytes, request: Request) -> str:
+    try:
+        return upstream_target(path, request.scope["query_string"])
+    except PathError as exc:
+        raise ProblemError(ProblemType.MALFORMED, f"The request is not passed on: {exc}.") from exc
+
+
+def _asked(request: Request, target: str) -> Asked:
+    return find(request.method, target[len(PREFIX) - 1 :])
+
+
+@contextmanager
+def _allowed(request: Request) -> Iterator[None]:
+    """Turn what the rules refuse into 403. The path is in the log: it says what a Dag tried to reach."""
+    try:
+        yield
+    except NotAllowedError as exc:
+        log.warning("execution.refused", method=request.method, path=request.scope["path"], reason=str(exc))
+        raise ProblemError(ProblemType.FORBIDDEN, f"The request is not passed on: {exc}.") from exc
 
 
 def _names(holder: LeaseClaims | TriggerClaims) -> dict[str, str | int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, HttpUrl, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jetbridge.contracts.api import MAX_WAIT_SECONDS
+from jetbridge.gateway.execution_rules import OtherDags
 
 
 class GatewaySettings(BaseSettings):
@@ -70,6 +71,12 @@ class GatewaySettings(BaseSettings):
     )
     airflow_connections: int = Field(default=100, ge=1, description="Connections kept to Airflow at most.")
 
+    other_dags: Annotated[tuple[OtherDags, ...], NoDecode] = Field(
+        default=(OtherDags.STATES, OtherDags.TRIGGER),
+        description="What tasks may ask about other Dags than their own, separated by commas: states, "
+        "trigger (start and clear runs), runs (in full, with their conf), xcoms.",
+    )
+
     credential_seconds: float = Field(default=900.0, ge=60, description="Life of an agent's credential.")
     heartbeat_interval_seconds: float = Field(default=5.0, gt=0, description="How often agents report.")
     lease_seconds: float = Field(
@@ -105,6 +112,13 @@ class GatewaySettings(BaseSettings):
     def airflow_base(self) -> str:
         """Return ``airflow_url`` without a slash at its end."""
         return str(self.airflow_url).rstrip("/")
+
+    @field_validator("other_dags", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -39,6 +39,7 @@ from jetbridge.contracts.triggering import (
 )
 from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.credentials import TriggerClaims
+from jetbridge.gateway.execution_rules import Asker, Kind
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError, unavailable
 
@@ -57,9 +58,6 @@ ANSWER_SECONDS = 15.0
 
 BELIEVED_SECONDS = 0.5
 _REMEMBERED = 20_000
-
-NO_TASK = "00000000-0000-0000-0000-000000000000"
-"""Whose token a trigger without a task gets: Airflow's own triggerer asks in this one's name (3.3)."""
 
 
 class TriggerDesk:
@@ -124,14 +122,20 @@ class TriggerDesk:
         start = tuple(self._with_token(caller, request.triggerer, one) for one in answer.start)
         return TriggerPollResponse(start=start, cancel=answer.cancel, release=answer.release)
 
-    async def subject_of(self, claims: TriggerClaims) -> str | None:
-        """Return in whose name a trigger may ask Airflow now; None when its triggerer does not hold it."""
+    async def asker_of(self, claims: TriggerClaims) -> Asker | None:
+        """Return as whom a trigger may ask Airflow now; None when its triggerer does not hold it."""
         known, until = self._leases.get(claims, (None, 0.0))
         if known is None or until < time.monotonic():
             known = await self._lease(claims)
         if not known.held:
             return None
-        return known.task_instance or NO_TASK
+        own = known.coordinates
+        return Asker(
+            kind=Kind.TRIGGER,
+            task_instance=known.task_instance,
+            coordinates=own,
+            dags=frozenset({own.dag_id} if own else ()),
+        )
 
     async def _lease(self, claims: TriggerClaims) -> triggering.Leased:
         request = triggering.Lease(

@@ -6,19 +6,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.dag_processing.manager import DagFileInfo
+from airflow.models.dag import DagModel
 from airflow.models.dagwarning import DagWarning
 from airflow.utils.session import create_session
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jetbridge.contracts import dag_processing as contract
 from jetbridge.contracts.dag_processing import (
     BundleRefreshed,
     BundleStateAnswer,
+    DagFound,
     DeactivateStale,
     DeclareBundle,
     FileParsed,
     FileRecorded,
     FilesPresent,
+    FindDag,
     GetBundleState,
     GetRequests,
     Noted,
@@ -88,6 +92,13 @@ def requests(session: Session, request: GetRequests) -> Requests:
     )
 
 
+def find_dag(session: Session, request: FindDag) -> DagFound:
+    """Say of which bundle a Dag is."""
+    return DagFound(
+        bundle=session.scalar(select(DagModel.bundle_name).where(DagModel.dag_id == request.dag_id))
+    )
+
+
 async def file_parsed(database: Database, cache: ResultCache, request: FileParsed) -> FileRecorded:
     """
     Write a file's result, as sent or as kept from before.
@@ -136,6 +147,9 @@ def operations(database: Database, cache: ResultCache) -> tuple[Operation[Any], 
     async def on_requests(request: GetRequests) -> Requests:
         return await database.transaction(requests, request)
 
+    async def on_find_dag(request: FindDag) -> DagFound:
+        return await database.transaction(find_dag, request)
+
     return (
         Operation(contract.DECLARE_BUNDLE, DeclareBundle, on_declare),
         Operation(contract.GET_BUNDLE_STATE, GetBundleState, on_state),
@@ -144,4 +158,5 @@ def operations(database: Database, cache: ResultCache) -> tuple[Operation[Any], 
         Operation(contract.FILE_PARSED, FileParsed, on_parsed),
         Operation(contract.DEACTIVATE_STALE, DeactivateStale, on_stale),
         Operation(contract.GET_REQUESTS, GetRequests, on_requests),
+        Operation(contract.FIND_DAG, FindDag, on_find_dag),
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from airflow.models.callback import Callback
 from airflow.models.taskinstance import TaskInstance
@@ -90,15 +92,30 @@ def difference(
     return Difference(start, cancel=tuple(sorted(unwanted - in_use)), release=tuple(sorted(elsewhere)))
 
 
-def task_instance_of(session: Session, triggerers: set[int], trigger_id: int) -> tuple[bool, str | None]:
-    """Say whether one of the triggerers holds a needed trigger, and which task instance waits for it."""
+class Waiting(NamedTuple):
+    """The task instance that waits for a trigger."""
+
+    id: UUID
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+
+
+def is_held(session: Session, triggerers: set[int], trigger_id: int) -> bool:
+    """Say whether one of the triggerers holds a trigger that is needed."""
     held = session.scalar(
         select(Trigger.id).where(Trigger.id == trigger_id, Trigger.triggerer_id.in_(triggerers), _is_needed())
     )
-    if held is None:
-        return False, None
-    waiting = session.scalar(select(TaskInstance.id).where(*_waits(trigger_id)).limit(1))
-    return True, str(waiting) if waiting else None
+    return held is not None
+
+
+def task_instance_of(session: Session, trigger_id: int) -> Waiting | None:
+    """Return the task instance that waits for a trigger; None for that of an asset or a callback."""
+    columns = [getattr(TaskInstance, name) for name in Waiting._fields]
+    found = session.execute(select(*columns).where(*_waits(trigger_id)).limit(1)).one_or_none()
+    return Waiting(*found) if found else None
 
 
 def _waits(trigger_id: int) -> tuple[ColumnElement[bool], ...]:

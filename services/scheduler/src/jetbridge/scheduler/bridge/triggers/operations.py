@@ -10,6 +10,7 @@ from airflow.jobs.job import JobState
 from sqlalchemy.orm import Session
 
 from jetbridge.contracts import triggering
+from jetbridge.contracts.messages import TaskCoordinates
 from jetbridge.contracts.triggering import (
     Attach,
     Attached,
@@ -70,8 +71,22 @@ def lease(session: Session, request: Lease) -> Leased:
     numbers, is_open = jobs.of_process(session, request.agent, request.triggerer)
     if not is_open:
         return Leased(held=False)
-    held, task_instance = assignment.task_instance_of(session, numbers, request.trigger_id)
-    return Leased(held=held, task_instance=task_instance)
+    if not assignment.is_held(session, numbers, request.trigger_id):
+        return Leased(held=False)
+    waiting = assignment.task_instance_of(session, request.trigger_id)
+    if waiting is None:
+        return Leased(held=True)
+    return Leased(held=True, task_instance=str(waiting.id), coordinates=_coordinates(waiting))
+
+
+def _coordinates(ti: assignment.Waiting) -> TaskCoordinates:
+    return TaskCoordinates(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=ti.map_index,
+        try_number=ti.try_number,
+    )
 
 
 def operations(database: Database, hearing: Hearing, nudge: Nudge) -> tuple[Operation[Any], ...]:
