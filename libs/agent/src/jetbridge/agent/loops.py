@@ -66,8 +66,12 @@ class Role(Protocol):
         """Compare with all leases the gateway says this agent holds; it may know more than the agent."""
         ...
 
-    def prolonged(self, until: float) -> None:
-        """Note that leases are good until then (monotonic clock); what still runs later must be killed."""
+    def prolonged(self, sent_at: float, until: float) -> None:
+        """
+        Note that a heartbeat sent at ``sent_at`` was recorded, so that leases are good until ``until``.
+
+        What still runs later must be killed, unless its lease was given for longer. Monotonic clock.
+        """
         ...
 
 
@@ -85,7 +89,7 @@ async def heartbeat_loop(session: Session, role: Role) -> None:
         request, answer = await session.heartbeat(heartbeat)
         if answer.recorded:
             # Counted from the sending: whenever the plane begins to count, it is later than that.
-            role.prolonged(sent_at + FENCE_SHARE * session.plan.lease_seconds)
+            role.prolonged(sent_at, sent_at + FENCE_SHARE * session.plan.lease_seconds)
         # Only what was named can be missing: a lease accepted since then is simply not in this answer.
         role.lost(set(request.leases) - set(answer.leases))
         role.held(answer.leases)

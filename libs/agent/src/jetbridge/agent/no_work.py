@@ -38,5 +38,5 @@ class NoWork:
     def held(self, leases: Iterable[str]) -> None:
         """Have nothing to compare."""
 
-    def prolonged(self, until: float) -> None:
+    def prolonged(self, sent_at: float, until: float) -> None:
         """Have nothing that ends then."""

@@ -48,11 +48,16 @@ FENCED = "the worker had no contact to the plane until its lease was over, so it
 
 @dataclass(frozen=True)
 class Workload:
-    """One supervisor this process forked. ``result`` is the pipe on which it leaves its Result."""
+    """
+    One supervisor this process forked. ``result`` is the pipe on which it leaves its Result.
+
+    ``good_seconds`` is as in :class:`frames.Start`.
+    """
 
     lease: str
     pid: int
     result: int
+    good_seconds: float = 0.0
 
 
 class TerminatedError(Exception):
@@ -72,8 +77,8 @@ class ForkServer:
         self._server = server
         self._workloads: dict[int, Workload] = {}
         self._later = sched.scheduler(time.monotonic)
-        self._held_until = 0.0
-        self._fence_is_set = False
+        self._held = Hold(until=0.0, heard_at=0.0)
+        self._fence: sched.Event | None = None
         self._fenced: set[int] = set()
         self._sweep_is_due = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -112,31 +117,45 @@ class ForkServer:
     def _on_command(self) -> None:
         command, order = frames.receive_command(self._control)
         if isinstance(command, Hold):
-            self._hold(command.until)
+            self._hold(command)
         elif isinstance(command, Stop):
             self._stop(command)
         elif order is None:
             self._refuse(command, "the agent sent no order along")
         else:
-            self._hold(command.until)
             self._start(command, order)
+            self._hold(command.hold)
 
     # -- the fence
 
-    def _hold(self, until: float) -> None:
-        self._held_until = max(self._held_until, until)
-        if not self._fence_is_set:
-            self._fence_is_set = True
-            self._later.enterabs(self._held_until, 0, self._fence)
+    def _hold(self, hold: Hold) -> None:
+        self._held = Hold(
+            until=max(self._held.until, hold.until), heard_at=max(self._held.heard_at, hold.heard_at)
+        )
+        self._set_fence()
 
-    def _fence(self) -> None:
-        """Kill everything once the leases are over; no SIGTERM, which a task may take its time to answer."""
-        self._fence_is_set = False
-        if time.monotonic() < self._held_until:
-            self._hold(self._held_until)
+    def _set_fence(self) -> None:
+        """Have the fence looked at no later than the first lease is over; earlier does no harm."""
+        running = [workload for workload in self._workloads.values() if workload.pid not in self._fenced]
+        if not running:
             return
-        self._fenced.update(self._workloads)
-        _kill(psutil.Process().children(recursive=True))
+        first = min(self._held.until_for(workload.good_seconds) for workload in running)
+        if self._fence is not None and first < self._fence.time:
+            self._later.cancel(self._fence)
+            self._fence = None
+        if self._fence is None:
+            self._fence = self._later.enterabs(first, 0, self._keep_fence)
+
+    def _keep_fence(self) -> None:
+        """Kill what runs under leases that are over; no SIGTERM, which a task may take its time to answer."""
+        self._fence, now = None, time.monotonic()
+        for workload in self._workloads.values():
+            if workload.pid not in self._fenced and self._held.until_for(workload.good_seconds) <= now:
+                self._fenced.add(workload.pid)
+                supervisor = psutil.Process(workload.pid)  # not reaped yet, so the pid is still this process
+                # The supervisor first: it must not get to report that its task failed.
+                _kill([supervisor, *supervisor.children(recursive=True)])
+        self._set_fence()
 
     def _refuse(self, command: Start, reason: str) -> None:
         self.tell(Exited(lease=command.lease, outcome=Outcome.FAILED, reason=reason))
@@ -156,7 +175,7 @@ class ForkServer:
             if pid == 0:
                 self._leave_inheritance(result_reader)
                 supervise(order, result_writer, server_pid, self._server)
-            self._workloads[pid] = Workload(command.lease, pid, result_reader)
+            self._workloads[pid] = Workload(command.lease, pid, result_reader, command.good_seconds)
             self.tell(Started(lease=command.lease, pid=pid))
         finally:
             os.close(result_writer)

@@ -99,20 +99,20 @@ class Incarnation:
             )
         return cls(process, ours)
 
-    async def run(self, order: Order, until: float) -> Exited:
+    async def run(self, order: Order, hold: Hold, good_seconds: float) -> Exited:
         """Run an order and return how it ended, which may be with this process."""
         ended: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
         self._running[order.lease] = ended
         descriptor = frames.write_order(order)
         try:
-            await self._send(Start(lease=order.lease, until=until), descriptor)
+            await self._send(Start(lease=order.lease, hold=hold, good_seconds=good_seconds), descriptor)
         finally:
             os.close(descriptor)
         return await ended
 
-    async def hold(self, until: float) -> None:
+    async def hold(self, hold: Hold) -> None:
         """Say until when the leases are good."""
-        await self._send(Hold(until=until))
+        await self._send(hold)
 
     async def stop(self, lease: str, grace_seconds: float) -> None:
         """Have a workload end; nothing happens when it already has."""
@@ -241,16 +241,16 @@ class ForkServerKeeper:
         """Wait until workloads can be started."""
         await self._up.wait()
 
-    async def run(self, order: Order, until: float) -> Exited:
+    async def run(self, order: Order, hold: Hold, good_seconds: float = 0.0) -> Exited:
         """Run an order and return how it ended; for when the fork server was ready a moment ago."""
         if self._current is None:
             raise RuntimeError("the fork server was never started")
-        return await self._current.run(order, until)
+        return await self._current.run(order, hold, good_seconds)
 
-    async def hold(self, until: float) -> None:
-        """Say until when the leases are good; everything is killed when that passes."""
+    async def hold(self, hold: Hold) -> None:
+        """Say until when the leases are good; what runs is killed when that passes."""
         if self._current is not None:
-            await self._current.hold(until)
+            await self._current.hold(hold)
 
     async def stop(self, lease: str, grace_seconds: float) -> None:
         """Have a workload end: SIGTERM, and SIGKILL ``grace_seconds`` later."""

@@ -32,11 +32,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """
     To the fork server: fork a supervisor. One descriptor, of its :class:`Order`, comes along.
 
-    ``until`` is as in :class:`Hold`, for a fork server that has not been told yet.
+    ``hold`` is for a fork server that has not been told yet. ``good_seconds`` is set for a lease that is good
+    for longer than others without contact: so long after ``hold.heard_at``.
     """
 
     lease: str
-    until: float
+    hold: Hold
+    good_seconds: float = 0.0
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -48,13 +50,18 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
     """
-    To the fork server: all leases are good until ``until`` (CLOCK_MONOTONIC, the same for all processes).
+    To the fork server: leases are good until ``until`` (CLOCK_MONOTONIC, the same for all processes).
 
-    When that passes without another such frame the fork server kills everything by itself, even when the
-    agent is stopped or stuck.
+    When that passes without another such frame the fork server kills what runs under them by itself, even
+    when the agent is stopped or stuck. ``heard_at`` is when the heartbeat was sent that says so.
     """
 
     until: float
+    heard_at: float
+
+    def until_for(self, good_seconds: float) -> float:
+        """Return until when a lease is good that lasts ``good_seconds`` without contact; 0 is as others."""
+        return max(self.until, self.heard_at + good_seconds) if good_seconds else self.until
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
