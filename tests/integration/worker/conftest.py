@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
+import sys
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 import uvicorn
 
 from jetbridge.agent.testing import FakeGateway
-from jetbridge.devstack.tls import Certificates
+from jetbridge.devstack.tls import Certificates, make_certificates
 
 DAGS = Path(__file__).parent / "dags"
+SECONDS = 60
 RUN_CONTEXT = {
     "dag_run": {
         "dag_id": "probes",
@@ -211,3 +215,100 @@ def new_plane():
             await plane.stop()
 
     return serving
+
+
+class WorkerProcess:
+    """A worker that a test started, and what it can see of it."""
+
+    def __init__(self, plane, probe_dir, log_file, argv, env):
+        self.plane = plane
+        self.gateway = plane.gateway
+        self.probe_dir = probe_dir
+        self.log_file = log_file
+        self.argv = argv
+        self.env = env
+
+    async def start(self):
+        with self.log_file.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.argv, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+        return self
+
+    @property
+    def log(self):
+        return self.log_file.read_text()
+
+    @property
+    def outbox_dir(self):
+        return self.probe_dir / "data" / "outbox"
+
+    async def until(self, condition):
+        def look():
+            assert self.process.returncode is None, self.log
+            return condition()
+
+        await self.gateway.until(look, SECONDS)
+
+    async def run(self, spec):
+        """Offer a workload and wait until its task shows that it runs."""
+        lease = await self.gateway.offer(spec)
+        return lease, await self.shown({"lingers": "lingers"}.get(spec["ti"]["task_id"], "waiting"))
+
+    async def shown(self, name):
+        path = self.probe_dir / f"{name}.json"
+        await self.until(path.exists)
+        facts = json.loads(path.read_text())
+        path.unlink()
+        return facts
+
+    def go_on(self):
+        (self.probe_dir / "go on").touch()
+
+    def tree(self):
+        """The worker and all its descendants."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def fork_server(self):
+        (child,) = psutil.Process(self.process.pid).children()
+        return child
+
+    async def gone(self, processes):
+        await self.gateway.until(lambda: not any(map(alive, processes)), SECONDS)
+
+    async def exit_code(self):
+        return await asyncio.wait_for(self.process.wait(), SECONDS)
+
+
+def alive(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.fixture
+async def worker(new_plane, site_env, tmp_path):
+    certificates = make_certificates(tmp_path / "tls", "127.0.0.1")
+    async with new_plane(certificates) as plane:
+        token_file = tmp_path / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(str(plane.gateway.token))
+        argv = [sys.executable, "-m", "jetbridge.cli", "worker", "--gateway", plane.url]
+        argv += [
+            "--ca-file",
+            str(certificates.ca),
+            "--token-file",
+            str(token_file),
+            "--name",
+            "a1",
+            "--slots",
+            "2",
+        ]
+        argv += ["--data-dir", str(tmp_path / "data"), "--stop-grace-seconds", "0.2"]
+        env = {**os.environ, **site_env(tmp_path)}
+        worker = WorkerProcess(plane, tmp_path, tmp_path / "worker.log", argv, env)
+        yield await worker.start()
+        if worker.process.returncode is None:
+            worker.process.kill()
+            await worker.process.wait()

@@ -17,7 +17,7 @@ from jetbridge.contracts.messages import Outcome
 from jetbridge.worker.airflow_env import airflow_env, execution_api
 from jetbridge.worker.forkserver import FENCED
 from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
-from jetbridge.worker.frames import Order
+from jetbridge.worker.frames import Hold, Order
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECONDS = 60
@@ -37,11 +37,11 @@ class Warm:
         """Run a workload to its end."""
         return await asyncio.wait_for(self.start(spec), SECONDS)
 
-    async def start(self, spec):
+    async def start(self, spec, good_seconds=0.0):
         lease = lease_of(spec)
         spec_json = msgspec.Raw(msgspec.json.encode(spec))
         order = Order(lease=lease, spec=spec_json, token=f"token-of-{lease}")
-        return await self.keeper.run(order, time.monotonic() + self.good_for_seconds)
+        return await self.keeper.run(order, good_for(self.good_for_seconds), good_seconds)
 
     async def shown(self, name):
         """Wait for what a task shows."""
@@ -53,6 +53,11 @@ class Warm:
 
     async def gone(self, *pids):
         await self.plane.gateway.until(lambda: not any(map(alive, pids)), SECONDS)
+
+
+def good_for(seconds):
+    now = time.monotonic()
+    return Hold(until=now + seconds, heard_at=now)
 
 
 def lease_of(spec):
@@ -259,12 +264,24 @@ async def test_when_the_leases_are_over_everything_is_killed_without_the_agents_
     assert (await own.run(specs.task("succeeds"))).outcome is Outcome.SUCCEEDED
 
 
+async def test_a_lease_that_was_given_for_longer_outlives_the_others_and_not_its_own_time(own, specs):
+    own.good_for_seconds = 3.0
+    longer = asyncio.create_task(own.start(specs.task("waits_for_the_test"), good_seconds=9.0))
+    task = await own.shown("waiting")
+    ended = await own.run(specs.task("lingers"))
+    assert (ended.outcome, ended.reason) == (Outcome.ABANDONED, FENCED)
+    assert alive(task["pid"])
+    assert not longer.done()
+    assert (await longer).reason == FENCED
+    await own.gone(task["pid"], task["ppid"])
+
+
 async def test_prolonged_leases_go_on(own, specs):
     own.good_for_seconds = 3.0
     running = asyncio.create_task(own.run(specs.task("lingers")))
     task = await own.shown("lingers")
     over = time.monotonic() + 3.0
-    await own.keeper.hold(time.monotonic() + 3600)
+    await own.keeper.hold(good_for(3600))
     while time.monotonic() < over:
         assert alive(task["pid"])
         await asyncio.sleep(0.1)

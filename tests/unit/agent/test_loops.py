@@ -42,7 +42,7 @@ class FakeRole:
     def held(self, leases):
         self.told_held.append(tuple(leases))
 
-    def prolonged(self, until):
+    def prolonged(self, _sent_at, until):
         self.told_until.append(until)
 
     def set_free(self, free):

@@ -12,6 +12,7 @@ from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.testing import FakeGateway
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.contracts.messages import Outcome
+from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.frames import Exited
 from jetbridge.worker.worker import Worker
 
@@ -26,6 +27,7 @@ class FakeProcesses:
         self.stopped = []
         self.held_until = []
         self.ends = {}
+        self.good_seconds = {}
         self.most_at_once = 0
         self.closed = False
         self.failure = None
@@ -44,11 +46,12 @@ class FakeProcesses:
     async def wait_ready(self):
         await self.up.wait()
 
-    async def hold(self, until):
-        self.held_until.append(until)
+    async def hold(self, hold):
+        self.held_until.append(hold.until)
 
-    async def run(self, order, until):
-        assert until > 0
+    async def run(self, order, hold, good_seconds=0.0):
+        assert hold.until > 0
+        self.good_seconds[order.lease] = good_seconds
         self.orders[order.lease] = order
         ended = self.ends.setdefault(order.lease, asyncio.get_running_loop().create_future())
         self.most_at_once = max(self.most_at_once, sum(not end.done() for end in self.ends.values()))
@@ -83,7 +86,10 @@ class RunningWorker:
         tasks = SideTasks()
         identity = RegisterRequest(name="a1", instance=new_instance(), role="worker", slots=slots)
         session = Session(client, Link(lambda: Backoff(0.001, 0.01)), identity, token_file)
-        self.worker = Worker(session, self.processes, tasks, slots=slots, stop_grace_seconds=0.0)
+        self.outboxes = Outboxes(session, token_file.parent / "outbox")
+        self.worker = Worker(
+            session, self.processes, self.outboxes, tasks, slots=slots, stop_grace_seconds=0.0
+        )
         self._parts = session, self.worker, tasks, self.stop
 
     def start(self):

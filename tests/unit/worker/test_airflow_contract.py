@@ -14,6 +14,7 @@ from jetbridge.worker.airflow_env import airflow_env
 
 REPORT = """
 import importlib, inspect, json, sys
+import httpx
 from airflow.configuration import conf
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
@@ -42,6 +43,10 @@ print(json.dumps({
     "task_fields": sorted(workloads.ExecuteTask.model_fields),
     "callback_fields": sorted(workloads.ExecuteCallback.model_fields),
     "client": parameters(client.Client),
+    "calls_go_through_send": client.Client.send is httpx.Client.send and "super().request(" in
+        inspect.getsource(client.Client.request),
+    "run_workload_gives": [name for name in parameters(supervisor.supervise_task)
+        if f"{name}=" in inspect.getsource(BaseExecutor.run_workload).split("supervise_callback")[0]],
     "tls_context_is_cached": tls_context() is tls_context(),
     "execute_task": parameters(coordinator._PythonCoordinator.execute_task),
     "start": parameters(supervisor.ActivitySubprocess.start),
@@ -113,6 +118,14 @@ def test_how_a_workload_is_run(airflow):
     assert {"callback", "token", "dag_rel_path", "bundle_info", "log_path"} <= set(airflow["callback_fields"])
     for supervise in ("supervise_task", "supervise_callback"):
         assert {"token", "server", "client", "log_path"} <= set(airflow[supervise])
+
+
+def test_a_task_that_rides_through_an_outage_is_run_as_others_are(airflow):
+    # ``riding`` gives a client as well, and leaves out what has no other value on a worker.
+    given = {"ti", "bundle_info", "dag_rel_path", "token", "server", "log_path", "sentry_integration"}
+    assert set(airflow["run_workload_gives"]) == given | {"dry_run", "subprocess_logs_to_stdout"}
+    assert set(airflow["supervise_task"]) == set(airflow["run_workload_gives"]) | {"client"}
+    assert airflow["calls_go_through_send"]
 
 
 def test_the_client_that_is_warmed_up(airflow):

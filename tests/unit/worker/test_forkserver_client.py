@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import forkserver_client
 from jetbridge.worker.forkserver_client import ForkServerError, ForkServerKeeper, Launch
-from jetbridge.worker.frames import Order
+from jetbridge.worker.frames import Hold, Order
 
 PREAMBLE = """
 import os, socket, sys
@@ -65,7 +65,9 @@ class Kept:
 
     async def run(self, number=1):
         await asyncio.wait_for(self.keeper.wait_ready(), 30)
-        return await asyncio.wait_for(self.keeper.run(order(number), until=time.monotonic() + 60), 30)
+        return await asyncio.wait_for(
+            self.keeper.run(order(number), Hold(until=time.monotonic() + 60, heard_at=time.monotonic())), 30
+        )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def test_frames_stay_whole_and_keep_their_descriptors(ends):
     agent, server = ends
     order = Order(lease=LEASE, spec=msgspec.Raw(b'{"ti":"x"}'), token="secret")
     descriptor = frames.write_order(order)
-    start = frames.Start(lease=LEASE, until=1.0)
+    start = frames.Start(lease=LEASE, hold=frames.Hold(until=1.0, heard_at=0.5), good_seconds=60.0)
     stop = Stop(lease=LEASE, grace_seconds=1.5)
     socket.send_fds(agent, [frames.encode(start)], [descriptor])
     agent.send(frames.encode(stop))

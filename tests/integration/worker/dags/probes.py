@@ -14,7 +14,7 @@ import time
 import uuid
 from pathlib import Path
 
-from airflow.sdk import dag, task
+from airflow.sdk import Variable, dag, task
 
 SHOWN = Path(os.environ.get("PROBE_DIR", "/nonexistent"))
 
@@ -27,7 +27,7 @@ def show(name, **facts):
 
 
 @dag(schedule=None)
-def probes():  # noqa: C901 - many small tasks, not one complex one
+def probes():  # noqa: C901, PLR0915 - many small tasks, not one complex one
     @task
     def succeeds():
         return "value"
@@ -95,6 +95,33 @@ def probes():  # noqa: C901 - many small tasks, not one complex one
         while not (SHOWN / "go on").exists():
             time.sleep(0.01)
 
+    @task
+    def pushes(ti):
+        show("waiting")
+        while not (SHOWN / "go on").exists():
+            time.sleep(0.01)
+        ti.xcom_push("first", 1)
+        ti.xcom_push("second", 2)
+        show("pushed")
+        return "done"
+
+    @task
+    def asks():
+        show("waiting")
+        while not (SHOWN / "go on").exists():
+            time.sleep(0.01)
+        show("answered", answer=Variable.get("a variable nobody has", default="the default"))
+
+    @task
+    def eats_memory():
+        eaten = []
+        while True:
+            eaten.append(bytearray(os.urandom(1 << 20)) * 16)
+            time.sleep(0.01)
+
+    pushes()
+    asks()
+    eats_memory()
     succeeds()
     fails()
     exits()

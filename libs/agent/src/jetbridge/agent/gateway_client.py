@@ -8,6 +8,7 @@ credential can end up in a log.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -61,6 +62,7 @@ _BY_PROBLEM: dict[str, type[GatewayError]] = {
     ProblemType.UNKNOWN_CONTRACT.uri: UnknownContractError,
 }
 _TRY_LATER = frozenset({408, 429})
+_NOBODY_TOOK_IT = _TRY_LATER | {502, 503, 504}
 
 _encoder = msgspec.json.Encoder()
 A = TypeVar("A", bound=Response)
@@ -134,6 +136,33 @@ class GatewayClient:
     async def report(self, lease: str, credential: str, body: ReportRequest) -> ReportResponse:
         """Say how a lease's workload ended. Asking again after a lost answer is safe."""
         return await self._post(f"/v1/leases/{lease}/report", credential, body, ReportResponse)
+
+    async def execution(
+        self, token: str, method: str, target: str, *, headers: Mapping[str, str], body: bytes
+    ) -> int:
+        """
+        Make one call of Airflow's Execution API with a lease's token and return the status of its answer.
+
+        ``target`` is path and query below ``/execution/``. Raises when nobody took the call: then and only
+        then another try may help.
+        """
+        request = self._http.build_request(
+            method,
+            f"{self._gateway}/execution/{target}",
+            content=body,
+            headers={**headers, "authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        )
+        try:
+            response = await self._http.send(request)
+        except httpx.RequestError as error:
+            raise GatewayUnreachableError(self._why_unreachable(error)) from error
+        status = response.status_code
+        if status in _NOBODY_TOOK_IT:
+            raise GatewayUnavailableError(f"{method} /execution/… answered {status}")
+        if status >= 400 and "json" not in response.headers.get("content-type", ""):
+            raise NotAGatewayError(f"{method} /execution/… answered {status} without JSON: a proxy's?")
+        return status
 
     async def _post(
         self,

@@ -104,6 +104,10 @@ class Session:
         """Report an end; raises :class:`LeaseLostError` when the lease is not this agent's any more."""
         return await self._call("report", lambda it: self._client.report(lease, it, body))
 
+    async def execution(self, attempt: Callable[[GatewayClient], Awaitable[T]]) -> T:
+        """Make a call of the Execution API with a lease's token; repeated until it is answered."""
+        return await self._link.until_answered("execution", lambda: attempt(self._client))
+
     async def _call(self, operation: str, call: Callable[[str], Awaitable[T]]) -> T:
         async def attempt() -> T:
             credential = await self._valid_credential()

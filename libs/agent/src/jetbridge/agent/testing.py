@@ -65,6 +65,8 @@ class FakeGateway:
     heartbeat_interval_seconds: float = 0.02
     poll_wait_seconds: float = 0.05
     credential_seconds: float = 3600.0
+    wait_seconds: float | None = None
+    """How long leases are good without contact that are given from now on; None is as all others."""
 
     calls: list[Call] = field(default_factory=list)
     offers: dict[str, Offer] = field(default_factory=dict)
@@ -200,7 +202,7 @@ class FakeGateway:
             self.held[lease] = self.offers.pop(lease)
         if lease not in self.held:
             raise ProblemError(ProblemType.LEASE_LOST)
-        return AcceptResponse(lease=lease, token=f"token-of-{lease}")
+        return AcceptResponse(lease=lease, token=f"token-of-{lease}", lease_seconds=self.wait_seconds)
 
     async def _report(self, lease: str, bearer: str, body: bytes) -> ReportResponse:
         self._authenticate(bearer)

@@ -20,6 +20,7 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -31,9 +32,11 @@ from airflow.sdk.api.client import Client
 from airflow.sdk.configuration import conf
 from airflow.sdk.log import configure_logging
 from pydantic import TypeAdapter, ValidationError
+from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
+from jetbridge.worker.riding import supervise_riding
 
 PRELOADED_MODULES: tuple[str, ...] = (
     "jetbridge.worker.coordinator",
@@ -91,11 +94,19 @@ def run(order: Order, server: str) -> Result:
         workload = _read_workload(order)
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
-        exit_code = BaseExecutor.run_workload(workload, server=server, proctitle=_process_title(workload))
+        exit_code = _supervise(workload, order, server)
     except Exception as error:
         log.exception("workload failed", lease=order.lease)
         return Result(outcome=Outcome.FAILED, reason=describe(error))
     return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code)
+
+
+def _supervise(workload: Any, order: Order, server: str) -> int:
+    title = _process_title(workload)
+    if order.outbox and isinstance(workload, workloads.ExecuteTask):
+        setproctitle(title)
+        return supervise_riding(workload, token=order.token, server=server, outbox=Path(order.outbox))
+    return BaseExecutor.run_workload(workload, server=server, proctitle=title)
 
 
 def _read_workload(order: Order) -> Any:

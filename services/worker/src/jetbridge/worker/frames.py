@@ -92,12 +92,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """
     What one supervisor is to run. Read by that supervisor alone.
 
-    ``spec`` is Airflow's workload as JSON without a token; ``token`` is the lease's.
+    ``spec`` is Airflow's workload as JSON without a token; ``token`` is the lease's. ``outbox`` is where to
+    keep what the plane cannot take while it is away; empty for a task that does not ride through that.
     """
 
     lease: str
     spec: msgspec.Raw
     token: str
+    outbox: str = ""
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"

@@ -23,6 +23,7 @@ from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.telemetry.logs import configure_logging
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
+from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.orphans import kill_orphans
@@ -33,6 +34,7 @@ from jetbridge.xcom.errors import ObjectStoreSettingsError
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge worker"
 REPORT_SECONDS = 5.0
+OUTBOX_DIRECTORY = "outbox"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +66,7 @@ async def run(settings: WorkerSettings) -> ExitCode:
         worker = Worker(
             session,
             ForkServerKeeper(launch, kill_orphans),
+            Outboxes(session, settings.data_dir / OUTBOX_DIRECTORY),
             tasks,
             slots=settings.slots,
             stop_grace_seconds=settings.stop_grace_seconds,

@@ -1,9 +1,9 @@
 """
 What a task under ``wait`` was told *yes* to while the plane was away, on disk until the plane has it.
 
-One SQLite file per lease, named after it, made when the first call has to be kept: a file that is damaged or
-full concerns its own task alone, and an attempt that is over is one file to delete. WAL and ``synchronous=FULL``:
-a call is on the disk before the task is told that it worked. The file holds no token.
+One SQLite file per lease, named after it, made when the first call has to be kept: a file that is damaged
+or full concerns its own task alone, and an attempt that is over is one file to delete. WAL and
+``synchronous=FULL``: a call is on the disk before the task is told that it worked. The file holds no token.
 
 A lease's supervisor alone uses it while it runs, and after its end the agent, this one or the next: so of two
 processes never both deliver, and entries leave in the order they came.
@@ -28,7 +28,7 @@ from jetbridge.contracts.ids import InvalidIdError, LeaseKey
 from jetbridge.contracts.messages import Outcome
 
 MAX_BYTES = 64 << 20
-"""Of one lease. Sixteen of the largest calls the gateway takes; XCom values are references and far smaller."""
+"""Of one lease. Sixteen of the largest calls the gateway takes; references of XCom values are far smaller."""
 
 BUSY_SECONDS = 10.0
 """A supervisor that was killed may still hold its lock for the moment in which the kernel clears it away."""
@@ -139,7 +139,7 @@ class Outbox:
         return End(outcome=Outcome(row[0]), exit_code=row[1], reason=row[2]) if row else None
 
     def delivered(self, call: Call) -> None:
-        """Forget a call that the plane has. Lost with the power, it is delivered twice, which does no harm."""
+        """Forget a call that the plane has. Should that get lost, it is delivered twice: no harm."""
         with self._writing() as database:
             database.execute("DELETE FROM calls WHERE number = ?", (call.number,))
 

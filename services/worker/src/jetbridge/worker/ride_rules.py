@@ -1,8 +1,9 @@
 """
 What becomes of each call of Airflow's Execution API while the plane is away, for tasks under ``wait``.
 
-One row per operation of Airflow 3.3's Execution API; ``tests/unit/worker/test_ride_rules.py`` fails when Airflow
-has one that is not here. What is not here waits: a *yes* is only given where it is known to be harmless.
+One row per operation of Airflow 3.3's Execution API; ``tests/unit/worker/test_ride_rules.py`` fails when
+Airflow has one that is not here. What is not here waits: a *yes* is only given where it is known to be
+harmless.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """
-Runs a task that rides through an outage: Airflow's supervisor with a client that keeps what the plane cannot take.
+Runs a task that rides through an outage, with a client that keeps what the plane cannot take.
 
-For Airflow 3.3: ``supervise_task(client=…)``, and ``Client.send``, which is httpx' own and which every call of
-Airflow's client goes through. ``tests/unit/worker/test_airflow_contract.py`` fails when one of these changes.
-Only tasks under ``wait`` come here; all others use Airflow's client as it is.
+For Airflow 3.3: ``supervise_task(client=…)``, and ``Client.send``, which is httpx' own and which every call
+of Airflow's client goes through. ``tests/unit/worker/test_airflow_contract.py`` fails when one of these
+changes. Only tasks under ``wait`` come here; all others use Airflow's client as it is.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ packets vanish, each try takes ``[workers] execution_api_timeout``, 15 s.
 """
 
 AWAY_STATUS = frozenset({408, 429, 502, 503, 504})
-"""Nobody took the call. 500 is Airflow's own error, which may be about this very call: not answered with *yes*."""
+"""Nobody took the call. 500 is Airflow's own error, perhaps about this very call: not answered with *yes*."""
 
 _KEPT_HEADERS = ("content-type", "airflow-api-version")
 
 
 def supervise_riding(workload: Any, *, token: str, server: str, outbox: Path) -> int:
     """Run a task as ``BaseExecutor.run_workload`` does, riding through outages; returns its exit code."""
-    with RidingClient(base_url=server, token=token, outbox=Outbox(outbox)) as client:
+    with closing(RidingClient(base_url=server, token=token, outbox=Outbox(outbox))) as client:
         return supervise_task(
             ti=workload.ti,
             bundle_info=workload.bundle_info,
@@ -123,7 +124,7 @@ class RidingClient(Client):
             try:
                 self._outbox.keep(call, is_last=row.is_last)
             except OutboxFullError as exc:
-                log.error("a call cannot be kept and waits for the plane", call=repr(call), reason=str(exc))  # noqa: TRY400
+                log.warning("a call cannot be kept and waits for the plane", call=repr(call), reason=str(exc))
                 return None
             log.info("a call is kept until the plane is back", call=repr(call))
         return _answer(request, row)

@@ -26,10 +26,11 @@ import structlog
 from jetbridge.agent.errors import LeaseLostError, RequestRefusedError
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.waiting import first
-from jetbridge.contracts.api import AcceptResponse, Offer, ReportRequest, ReportResponse
+from jetbridge.contracts.api import FENCE_SHARE, AcceptResponse, Offer, ReportRequest, ReportResponse
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker.frames import Exited, Order
+from jetbridge.worker.delivery import Outboxes
+from jetbridge.worker.frames import Exited, Hold, Order
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +65,12 @@ class Processes(Protocol):
         """Wait until workloads can be started."""
         ...
 
-    async def run(self, order: Order, until: float) -> Exited:
-        """Run a workload and return how it ended; it is killed when ``until`` passes without a ``hold``."""
+    async def run(self, order: Order, hold: Hold, good_seconds: float = 0.0) -> Exited:
+        """Run a workload and return how it ended; it is killed when its time passes without a ``hold``."""
         ...
 
-    async def hold(self, until: float) -> None:
-        """Say until when the leases are good (monotonic clock)."""
+    async def hold(self, hold: Hold) -> None:
+        """Say until when the leases are good."""
         ...
 
     async def stop(self, lease: str, grace_seconds: float) -> None:
@@ -103,6 +104,8 @@ class Lease:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     ended_because: str = ""
     """Set when the worker itself ends a workload that it still holds; goes into the report."""
+    good_seconds: float = 0.0
+    """How long it is good without contact, for one under ``wait``; 0 for all others."""
 
 
 class Worker:
@@ -113,10 +116,11 @@ class Worker:
     :param stop_grace_seconds: between SIGTERM and SIGKILL for a workload that has to end
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with, and what it may
         self,
         session: Leases,
         processes: Processes,
+        outboxes: Outboxes,
         tasks: SideTasks,
         *,
         slots: int,
@@ -124,13 +128,14 @@ class Worker:
     ) -> None:
         self._session = session
         self._processes = processes
+        self._outboxes = outboxes
         self._tasks = tasks
         self._slots = slots
         self._stop_grace_seconds = stop_grace_seconds
         self._table: dict[str, Lease] = {}
         self._unknown: frozenset[str] = frozenset()
         self._terminated_because = ""
-        self._good_until = 0.0
+        self._hold = Hold(until=0.0, heard_at=0.0)
         self._idle = asyncio.Event()
         self._idle.set()
         self.slots_changed = asyncio.Event()
@@ -141,7 +146,7 @@ class Worker:
 
     def free_slots(self) -> int:
         """Return how many offers could be accepted now."""
-        if self.draining or not self._processes.ready or time.monotonic() >= self._good_until:
+        if self.draining or not self._processes.ready or time.monotonic() >= self._hold.until:
             return 0  # without recorded heartbeats the plane may already be taking leases back
         return max(0, self._slots - sum(lease.state in TAKES_A_SLOT for lease in self._table.values()))
 
@@ -180,17 +185,21 @@ class Worker:
             self._tasks.run(f"disown {lease_id}", self._disown(lease))
         self._unknown = unknown
 
-    def prolonged(self, until: float) -> None:
+    def prolonged(self, sent_at: float, until: float) -> None:
         """Let what runs go on until then. The fork server keeps the time, in case this process hangs."""
-        if self._good_until <= time.monotonic():
+        if self._hold.until <= time.monotonic():
             self._note_slots()
-        self._good_until = max(self._good_until, until)
-        self._tasks.run("hold", self._processes.hold(self._good_until))
+        self._hold = Hold(until=max(self._hold.until, until), heard_at=max(self._hold.heard_at, sent_at))
+        self._tasks.run("hold", self._processes.hold(self._hold))
 
     # -- life and death, see jetbridge.agent.runtime.RunningRole
 
     async def run(self) -> None:
-        """Keep the fork server alive."""
+        """Take up what the process before this one has left, and keep the fork server alive."""
+        for lease_id in self._outboxes.left_behind():
+            lease = Lease(lease_id, State.REPORTING)
+            self._enter(lease)
+            self._tasks.run(f"take up {lease_id}", self._take_up(lease))
         await self._processes.keep(self._note_slots)
 
     def drain(self) -> None:
@@ -241,10 +250,43 @@ class Worker:
                 return
             how = await self._execute(lease, offer, token)
             if lease.state is State.STOPPING:
+                self._outboxes.drop_lost(lease.id)
                 return
-            await self._report(lease, how)
+            await self._finish(lease, token, how)
         finally:
             self._leave(lease)
+
+    async def _take_up(self, lease: Lease) -> None:
+        """Deliver what a process before this one could not. Nothing of the lease runs any more."""
+        structlog.contextvars.bind_contextvars(lease=lease.id)
+        try:
+            # Of a lease that is held, the accept is answered with the same token again.
+            confirmed = await self._session.accept(lease.id)
+            how = await self._outboxes.kept_end(lease.id)
+            gone = Exited(lease=lease.id, outcome=Outcome.ABANDONED, reason=DISOWNED)
+            how = await self._outboxes.deliver(lease.id, confirmed.token, how or gone)
+            await self._report(how)
+            self._outboxes.drop(lease.id)
+        except LeaseLostError:
+            self._outboxes.drop_lost(lease.id)
+        except RequestRefusedError as error:
+            log.error("the outbox stays where it is: its lease is not answered for", reason=str(error))  # noqa: TRY400
+        finally:
+            self._leave(lease)
+
+    async def _finish(self, lease: Lease, token: str, how: Exited) -> None:
+        lease.state = State.REPORTING
+        self._note_slots()
+        if lease.ended_because:
+            # The task's own state may not have reached Airflow; FAILED makes the scheduler look.
+            how = Exited(
+                lease=lease.id, outcome=Outcome.FAILED, exit_code=how.exit_code, reason=lease.ended_because
+            )
+        if lease.good_seconds:
+            how = await self._outboxes.deliver(lease.id, token, how)
+        await self._report(how)
+        if lease.good_seconds:
+            self._outboxes.drop(lease.id)
 
     async def _accept(self, lease: Lease) -> str | None:
         try:
@@ -254,6 +296,7 @@ class Worker:
         except RequestRefusedError as error:
             log.error("accept refused; the workload is left to others", reason=str(error))  # noqa: TRY400
         else:
+            lease.good_seconds = FENCE_SHARE * (confirmed.lease_seconds or 0.0)
             return confirmed.token
         return None
 
@@ -266,8 +309,9 @@ class Worker:
         await first(self._processes.wait_ready(), lease.stopped.wait())
         if lease.stopped.is_set():
             return Exited(lease=lease.id, outcome=Outcome.FAILED, reason="stopped before it was started")
-        order = Order(lease=lease.id, spec=offer.spec, token=token)
-        return await self._processes.run(order, self._good_until)
+        outbox = str(self._outboxes.path_of(lease.id)) if lease.good_seconds else ""
+        order = Order(lease=lease.id, spec=offer.spec, token=token, outbox=outbox)
+        return await self._processes.run(order, self._hold, lease.good_seconds)
 
     def _stop(self, lease: Lease, state: State) -> None:
         lease.state = state
@@ -275,17 +319,11 @@ class Worker:
         stopping = self._processes.stop(lease.id, self._stop_grace_seconds)
         self._tasks.run(f"stop {lease.id}", stopping)
 
-    async def _report(self, lease: Lease, how: Exited) -> None:
-        lease.state = State.REPORTING
-        self._note_slots()
-        outcome, reason = how.outcome, how.reason
-        if lease.ended_because:
-            # The task's own state may not have reached Airflow; FAILED makes the scheduler look.
-            outcome, reason = Outcome.FAILED, lease.ended_because
-        log.info("workload ended", outcome=outcome.value, exit_code=how.exit_code, reason=reason)
-        body = ReportRequest(outcome=outcome, exit_code=how.exit_code, reason=reason)
+    async def _report(self, how: Exited) -> None:
+        log.info("workload ended", outcome=how.outcome.value, exit_code=how.exit_code, reason=how.reason)
+        body = ReportRequest(outcome=how.outcome, exit_code=how.exit_code, reason=how.reason)
         try:
-            await self._session.report(lease.id, body)
+            await self._session.report(how.lease, body)
         except LeaseLostError:
             log.warning("report came too late: the lease is lost and what ran under it does not count")
         except RequestRefusedError as error:
@@ -293,7 +331,7 @@ class Worker:
 
     async def _disown(self, lease: Lease) -> None:
         try:
-            await self._report(lease, Exited(lease=lease.id, outcome=Outcome.ABANDONED, reason=DISOWNED))
+            await self._report(Exited(lease=lease.id, outcome=Outcome.ABANDONED, reason=DISOWNED))
         finally:
             self._leave(lease)
 

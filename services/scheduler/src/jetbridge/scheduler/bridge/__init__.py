@@ -6,6 +6,7 @@ request to one of them.
 
 * ``rpc``: what an operation is, and how bytes become a call and its result an answer.
 * ``database``: Airflow's sessions, in a bounded pool of threads. ``errors``: refusals.
+* ``waiting``: heartbeats of tasks that nobody can hear and that are waited for.
 * ``app``: the composition root. ``settings``, ``metrics``, ``cli`` (``jetbridge bridge``).
 * One module of operations for each area, named as the area: ``dag_processing``, ``triggers``.
 """

@@ -18,6 +18,7 @@ from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.nudges import nudge
 from jetbridge.bus.rpc import ClaimCheck
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.scheduler.bridge.dag_processing import operations as dag_processing
 from jetbridge.scheduler.bridge.dag_processing.results import ResultCache
 from jetbridge.scheduler.bridge.database import Database
@@ -27,6 +28,7 @@ from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.bridge.subscribers import drain, publisher, subscribe
 from jetbridge.scheduler.bridge.triggers import operations as triggers
 from jetbridge.scheduler.bridge.triggers.upkeep import Hearing, Losses, upkeep
+from jetbridge.scheduler.bridge.waiting import stand_in
 from jetbridge.scheduler.bridge.workloads import requeue_operation
 from jetbridge.telemetry.metrics import Metrics
 
@@ -66,7 +68,10 @@ async def bridge(
             await bus.broker.start()
             log.info("bridge started", threads=settings.threads)
             health = BucketMirror(bus, (await HealthStore.open(bus)).bucket)
+            workloads = BucketMirror(bus, (await WorkloadStore.open(bus)).bucket)
             unasked = {
+                asyncio.create_task(workloads.run(), name="mirror of workloads"),
+                asyncio.create_task(stand_in(database, workloads), name="heartbeats of tasks that wait"),
                 asyncio.create_task(health.run(), name="mirror of health"),
                 asyncio.create_task(upkeep(database, hearing, Losses(health)), name="upkeep of triggers"),
             }
