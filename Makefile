@@ -84,6 +84,10 @@ bench: $(READY) ## Measure against LocalExecutor, and the gateway alone; prints 
 	@$(BIN)/python benchmarks/pipe.py
 	@$(BIN)/python benchmarks/executors.py
 
+.PHONY: compat
+compat: $(READY) ## Parse and run Airflow's own example Dags remotely and locally, and compare; takes some 15 minutes
+	@$(BIN)/jetbridge dev compat
+
 .PHONY: lock
 lock: $(UV) ## Lock the newest dependencies that the pyproject files allow
 	$(UV) lock --upgrade

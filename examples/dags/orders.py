@@ -1,10 +1,10 @@
 """
 A day of orders, from a file to a report.
 
-ingest → load → (one mapped task per region + a fraud check on the ``gpu`` queue + exchange rates,
-whose source fails once) → report. Nothing but Airflow's task SDK and the ``minio`` client is used; where
-the object store is and with which keys is known to the workers alone, through their own connection
-``orders_store``.
+ingest → load → (one mapped task per region + a fraud check on the ``gpu`` queue + exchange rates, which
+come out a moment after the run began and whose source fails once) → report. Nothing but Airflow and the
+``minio`` client is used; where the object store is and with which keys is known to the workers alone,
+through their own connection ``orders_store``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import Connection, dag, get_current_context, task
 from minio import Minio
 
 CONNECTION = "orders_store"
 BUCKET = "orders"
 DEFAULT_ROWS = 9000
+RATES_COME_OUT_AT = "{{ (dag_run.run_after + macros.timedelta(seconds=4)).isoformat() }}"
 
 
 def object_store() -> Minio:
@@ -127,7 +129,10 @@ def orders() -> None:
     source = ingest()
     rows = load(source)
     summaries = summarize.partial(rows=rows).expand(region=regions(rows))
-    report(summaries, exchange_rates(), find_fraud(rows), source)
+    rates_are_out = DateTimeSensorAsync(task_id="rates_are_out", target_time=RATES_COME_OUT_AT)
+    rates = exchange_rates()
+    rates_are_out >> rates
+    report(summaries, rates, find_fraud(rows), source)
 
 
 orders()

@@ -1,4 +1,8 @@
-"""The example Dag through the whole system: real servers, real Airflow, two gateways, two agents, HTTPS."""
+"""
+The example Dag through the whole system: real servers, real Airflow, two gateways, HTTPS.
+
+Two workers, a Dag processor that reads a Git repository, a triggerer; not one Dag on the plane.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from jetbridge.devstack import attempts, orders
+from jetbridge.devstack import attempts, orders, whereabouts
 from jetbridge.devstack.demo import AGENTS
 from jetbridge.devstack.home import workspace
 from jetbridge.devstack.isolation import address_of, environments_of, reachable_from
@@ -25,7 +29,10 @@ ORDER_REGIONS = 4
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     options = StackOptions(
-        dags=workspace() / "examples" / "dags", agents=AGENTS, directory=tmp_path_factory.mktemp("orders")
+        dags=workspace() / "examples" / "dags",
+        agents=AGENTS,
+        git=True,
+        directory=tmp_path_factory.mktemp("orders"),
     )
     with DevStack(options) as stack:
         yield stack
@@ -75,6 +82,7 @@ def test_every_task_ran_once_but_the_one_that_fails_once(rows):
         "load": 1,
         "regions": 1,
         "summarize": ORDER_REGIONS,
+        "rates_are_out": 1,
         "exchange_rates": 2,
         "find_fraud": 1,
         "report": 1,
@@ -90,6 +98,27 @@ def test_every_task_ran_on_an_agent_that_serves_its_queue(rows):
     queues = {agent.name: agent.queues for agent in AGENTS}
     assert all(row.queue in queues[row.agent] for row in rows)
     assert [row.agent for row in rows if row.queue == "gpu"] == ["west"]
+
+
+def test_the_deferrable_sensor_waited_in_the_triggerer(stack, run_id, rows):
+    assert rows
+    stack.client.wait(
+        lambda: whereabouts.waits_of_run(stack.client, stack.s3, orders.DAG_ID, run_id),
+        "the log of the trigger",
+        timeout_seconds=RUN_SECONDS,
+    )
+    (wait,) = whereabouts.waits_of_run(stack.client, stack.s3, orders.DAG_ID, run_id)
+    assert (wait.task_id, wait.triggerer) == ("rates_are_out", "waiter")
+
+
+def test_no_dag_file_is_on_the_plane(stack, run_id):
+    assert stack.airflow.dag_processor is None
+    assert whereabouts.parsers(stack.client) == ["parser"]
+    run = stack.client.get(f"dags/{orders.DAG_ID}/dagRuns/{run_id}")
+    assert run["bundle_version"] == whereabouts.commit_of(stack.client, orders.DAG_ID)
+    assert not list((stack.directory / "airflow").rglob("orders*"))
+    for process in (stack.airflow.api_server, stack.airflow.scheduler, stack.failover["bridge"]):
+        assert process.command.env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] == "[]"
 
 
 def test_the_plane_keeps_references_and_the_values_are_in_object_storage(stack, run_id):

@@ -52,6 +52,7 @@ def test_only_one_task_is_on_the_second_queue(dag_file):
     dag = dag_file.orders()
     assert {task.task_id for task in dag.tasks if task.queue == "gpu"} == {"find_fraud"}
     assert {task.task_id for task in dag.tasks if task.retries} == {"exchange_rates"}
+    assert type(dag.get_task("rates_are_out")).__name__ == "DateTimeSensorAsync"
 
 
 def test_fraud_is_found_by_the_usual_quantity_of_the_product(data, dag_file):
@@ -71,7 +72,7 @@ def test_regions_and_sums_add_up(data, dag_file):
 
 
 def test_the_dag_file_needs_no_package_that_only_the_plane_has():
-    # Workers have the task SDK and the object store's client; that is all the example may use.
+    # Agents have Airflow with its standard provider, and the object store's client: all the example may use.
     allowed = {"airflow", "minio", "orders_data", *sys.stdlib_module_names}
     for path in sorted(Path(DAGS).glob("*.py")):
         source = path.read_text()

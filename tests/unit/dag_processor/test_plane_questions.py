@@ -14,6 +14,7 @@ from jetbridge.dag_processor.wire import Answer, Held
 def answering():
     """A plane whose agent answers each question with what ``answers(question)`` returns."""
     ours, theirs = socket.socketpair()
+    threads = []
 
     def begin(answers):
         def serve():
@@ -22,11 +23,14 @@ def answering():
                 for answer in answers(question):
                     theirs.sendall(answer)
 
-        threading.Thread(target=serve, daemon=True).start()
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[0].start()
         return Plane(ours)
 
     yield begin
     ours.close()
+    for thread in threads:  # it reads from theirs until it has seen the end of ours
+        thread.join()
     theirs.close()
 
 

@@ -55,6 +55,7 @@ class AirflowOptions:
 
     ``executor`` is Airflow's setting, ``url`` the api-server's address. ``extra`` are further variables
     for all plane processes. Without ``has_dags`` the plane knows no bundle and runs no Dag processor.
+    ``bundles`` is the value of ``dag_bundle_config_list``; without it, it is the folder ``dags``.
     """
 
     executor: str
@@ -62,6 +63,7 @@ class AirflowOptions:
     url: str
     api_workers: int = 1
     has_dags: bool = True
+    bundles: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,7 +100,7 @@ def plane_environment(
             "AIRFLOW__API__WORKERS": str(options.api_workers),
             "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": (
-                bundle_config(options.dags) if options.has_dags else "[]"
+                (options.bundles or bundle_config(options.dags)) if options.has_dags else "[]"
             ),
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",

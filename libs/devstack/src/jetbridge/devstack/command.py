@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 
-USAGE = "usage: jetbridge dev demo [--once]"
+USAGE = "usage: jetbridge dev demo [--once] | jetbridge dev compat [--only PATTERN]"
 
 
 def main(argv: list[str]) -> int:
-    """Run ``jetbridge dev demo``."""
-    if argv[:1] != ["demo"]:
+    """Run ``jetbridge dev demo`` or ``jetbridge dev compat``."""
+    if argv[:1] not in (["demo"], ["compat"]):
         print(USAGE, file=sys.stdout if "--help" in argv or "-h" in argv else sys.stderr)
         return 0 if "--help" in argv or "-h" in argv else 2
-    from jetbridge.devstack import demo  # noqa: PLC0415 - loads everything; the usage line needs nothing
+    # Not at the top: these load everything, and the usage line needs nothing.
+    if argv[0] == "compat":
+        from jetbridge.devstack.compat import command  # noqa: PLC0415
+
+        return command.main(argv[1:])
+    from jetbridge.devstack import demo  # noqa: PLC0415
 
     return demo.main(argv[1:])

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jetbridge.devstack import attempts, orders
+from jetbridge.devstack import attempts, orders, whereabouts
 from jetbridge.devstack.agents import Agent, AgentSpec
 from jetbridge.devstack.attempts import Attempt
 from jetbridge.devstack.errors import DevStackError
@@ -23,7 +23,12 @@ from jetbridge.devstack.processes import Say
 from jetbridge.devstack.stack import DevStack, StackOptions
 
 _RUN_SECONDS = 180.0
+_PUSH_SECONDS = 60.0
+_LOG_SECONDS = 30.0
 _CHECK_SECONDS = 1.0
+_COMMIT = 10
+"""Letters of a commit that are shown."""
+
 _FILE_COLUMNS = 170
 """Width of the tables where the output is no terminal that has one; references are long."""
 
@@ -32,7 +37,10 @@ AGENTS = (
     AgentSpec(
         name="west", queues=("default", "gpu"), slots=4, site="west", environment=orders.agent_environment
     ),
+    AgentSpec(name="parser", role="dag-processor", queues=(), site="east"),
+    AgentSpec(name="waiter", role="triggerer", queues=(), slots=100, site="east"),
 )
+_TAGS, _CHANGED_TAGS = 'tags=["example"]', 'tags=["example", "pushed"]'
 
 
 def main(argv: list[str]) -> int:
@@ -64,14 +72,17 @@ def _run(console: Console, *, stay: bool) -> None:
     def say(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - start:5.1f} s[/dim]  {line}")
 
-    options = StackOptions(dags=workspace() / "examples" / "dags", agents=AGENTS, label="demo")
+    options = StackOptions(dags=workspace() / "examples" / "dags", agents=AGENTS, git=True, label="demo")
     with DevStack(options, say=say) as stack:
         _show_isolation(stack, say)
+        _show_parsing(stack, say)
         run_id = _run_dag(stack, say)
+        _show_waits(stack, say, run_id)
         rows = attempts.of_run(stack.client, stack.database_url, orders.DAG_ID, run_id)
         console.print(*_tables(rows), sep="\n")
         _verify(stack, run_id)
         say("the report agrees with an independent computation")
+        _show_push(stack, say)
         say(f"logs of every process: {stack.directory / 'logs'}")
         if stay:
             say(f"[bold]Airflow's UI: {stack.airflow.url}[/bold] (no login; Ctrl-C ends everything)")
@@ -101,8 +112,15 @@ def _namespace(agent: Agent) -> str:
     return agent.namespace.name if agent.namespace else "of this machine"
 
 
-def _run_dag(stack: DevStack, say: Say) -> str:
+def _show_parsing(stack: DevStack, say: Say) -> None:
     stack.client.await_dag(orders.DAG_ID)
+    commit, parsers = whereabouts.commit_of(stack.client, orders.DAG_ID), whereabouts.parsers(stack.client)
+    say(f"Dag {orders.DAG_ID} was parsed by agent {', '.join(parsers)} at commit {commit[:_COMMIT]}")
+    code = stack.client.get(f"dagSources/{orders.DAG_ID}")["content"].strip().splitlines()
+    say(f"  the Code tab says: {escape(code[-1].removeprefix('# '))}")
+
+
+def _run_dag(stack: DevStack, say: Say) -> str:
     stack.client.unpause(orders.DAG_ID)
     run_id = stack.client.trigger(orders.DAG_ID)
     say(f"triggered Dag {orders.DAG_ID}, run {run_id}")
@@ -123,6 +141,33 @@ def _run_dag(stack: DevStack, say: Say) -> str:
     if state != "success":
         raise DevStackError(_why(stack, run_id))
     return run_id
+
+
+def _show_waits(stack: DevStack, say: Say, run_id: str) -> None:
+    waits = stack.client.wait(  # the log of a trigger is uploaded when it has ended, aside
+        lambda: whereabouts.waits_of_run(stack.client, stack.s3, orders.DAG_ID, run_id),
+        "the log of a trigger",
+        timeout_seconds=_LOG_SECONDS,
+        check=stack.check_alive,
+    )
+    for wait in waits:
+        say(f"{wait.task_id} waited in triggerer {wait.triggerer}, not on a worker; log: {wait.log_uri}")
+
+
+def _show_push(stack: DevStack, say: Say) -> None:
+    if stack.git is None:
+        return
+    file = stack.git.clone / f"{orders.DAG_ID}.py"
+    file.write_text(file.read_text().replace(_TAGS, _CHANGED_TAGS))
+    commit, pushed = stack.git.push("Tag the example"), time.monotonic()
+
+    def shows() -> bool:
+        tags = {tag["name"] for tag in stack.client.get(f"dags/{orders.DAG_ID}")["tags"]}
+        return "pushed" in tags and whereabouts.commit_of(stack.client, orders.DAG_ID) == commit
+
+    stack.client.wait(shows, "the pushed Dag to show", timeout_seconds=_PUSH_SECONDS, check=stack.check_alive)
+    seconds = time.monotonic() - pushed
+    say(f"git push of a changed Dag, commit {commit[:_COMMIT]}: the UI has it {seconds:.1f} s later")
 
 
 def _why(stack: DevStack, run_id: str) -> str:

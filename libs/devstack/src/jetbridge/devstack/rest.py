@@ -72,9 +72,15 @@ class AirflowClient:
         """Let the scheduler run a Dag."""
         self._call("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
-        """Start a run and return its id."""
-        body = {"logical_date": None, "conf": dict(conf or {}), "dag_run_id": run_id}
+    def trigger(
+        self,
+        dag_id: str,
+        conf: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        logical_date: str | None = None,
+    ) -> str:
+        """Start a run and return its id. ``logical_date`` is in ISO 8601."""
+        body = {"logical_date": logical_date, "conf": dict(conf or {}), "dag_run_id": run_id}
         run: str = self._call("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
         return run
 

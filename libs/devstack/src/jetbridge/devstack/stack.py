@@ -36,7 +36,8 @@ class StackOptions:
     does it where the machine lets us. ``plane_extra`` is further environment of Airflow's processes on
     the plane; what an agent gets is in its :class:`AgentSpec`. ``lease_seconds`` is how long a silent
     agent keeps its work. With an agent of the role dag-processor the plane has no Dag file; ``git`` puts
-    the Dags into a repository that agents read. ``nats_max_store`` is what JetStream may reserve, ``8G`` for
+    the Dags into a repository that agents read. ``bundles``, in the form of ``dag_bundle_config_list``, is
+    used in place of the folder ``dags``. ``nats_max_store`` is what JetStream may reserve, ``8G`` for
     example, whatever the disk has.
     """
 
@@ -48,6 +49,7 @@ class StackOptions:
     isolate: bool | None = None
     lease_seconds: float = 120.0
     git: bool = False
+    bundles: str = ""
     nats_max_store: str = ""
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
@@ -201,6 +203,7 @@ class DevStack:
         options = airflow.AirflowOptions(
             executor=self.options.executor,
             dags=self.options.dags,
+            bundles=self.options.bundles,
             url=url,
             api_workers=self.options.api_workers,
             has_dags=self.options.plane_has_dags,
@@ -240,7 +243,7 @@ class DevStack:
             directory = self.directory / "agents" / spec.name
             directory.mkdir(parents=True, mode=0o700)
             token_file = plane.create_token(prepared, spec.name, directory)
-            bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else ""
+            bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else self.options.bundles
             execution_plane = ExecutionPlane(
                 self.gateway_url, certificates.ca, token_file, self.s3, self.options.dags, bundles
             )

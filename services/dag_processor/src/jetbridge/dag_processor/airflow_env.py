@@ -42,6 +42,8 @@ def _defaults(settings: DagProcessorSettings) -> dict[str, str]:
     return {
         # Not ~/airflow, where another Airflow on this machine may keep its configuration.
         "AIRFLOW_HOME": str(settings.data_dir / "airflow"),
+        # Not below /tmp, where another agent's clone of a repository of the same bundle name may lie.
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(settings.data_dir / "bundles"),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag-processor"),
         "AIRFLOW__LOGGING__JSON_LOGS": "True",

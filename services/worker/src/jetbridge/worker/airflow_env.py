@@ -75,6 +75,8 @@ def _defaults(data_dir: Path, ca_file: Path | None) -> dict[str, str]:
     defaults = {
         # Not ~/airflow, where another Airflow on this machine may keep its configuration.
         "AIRFLOW_HOME": str(data_dir / "airflow"),
+        # Not below /tmp, where another agent's clone of a repository of the same bundle name may lie.
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(data_dir / "bundles"),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(data_dir / "logs"),
         # Logs go to the site's object store when a task ends; the plane never sees them. Not with
         # REMOTE_LOGGING, which makes Airflow's own settings module demand a store that it knows.

@@ -1,0 +1,64 @@
+"""The example Dags inside Airflow, and what is known of those that cannot be run or compared as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+PACKAGES = {
+    "airflow-examples": "airflow.example_dags",
+    "standard-examples": "airflow.providers.standard.example_dags",
+}
+"""Bundles by name: the packages whose Dag files they have."""
+
+PLUGINS = Path(__file__).with_name("plugins")
+
+_INTERNET = "calls a server on the internet"
+_PIP = "installs packages from the internet into a virtual environment"
+NOT_RUN = {
+    "example_dag_decorator": _INTERNET,
+    "tutorial_objectstorage": _INTERNET,
+    "example_retry_policy": _INTERNET,
+    "tutorial_taskflow_api_virtualenv": _PIP,
+    "example_python_decorator": _PIP,
+    "example_python_operator": _PIP,
+    "example_branch_operator": _PIP,
+    "example_branch_python_operator_decorator": _PIP,
+    "example_hitl_operator": "waits for a person to answer; tests/integration/triggers does",
+    "example_kubernetes_executor": "configures pods of the KubernetesExecutor",
+    "example_local_kubernetes_executor": "configures pods of the KubernetesExecutor",
+}
+"""Dags that are parsed and compared, but not run: why."""
+
+VOLATILE_FIELDS = {
+    "example_sensors": (
+        frozenset({"target_time"}),
+        "times of day are worked out when the file is parsed",
+    ),
+}
+"""Fields of serialized Dags that differ from parse to parse: which, and why."""
+
+
+def bundles() -> str:
+    """Return the example Dags as the value of ``dag_bundle_config_list``."""
+    return json.dumps(
+        [
+            {
+                "name": name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                # Never again: the folders do not change.
+                "kwargs": {"path": str(folder_of(package)), "refresh_interval": 3600},
+            }
+            for name, package in PACKAGES.items()
+        ]
+    )
+
+
+def folder_of(package: str) -> Path:
+    """Return where a package lies; raises :class:`ModuleNotFoundError` when it is not installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        msg = f"{package} is not installed"
+        raise ModuleNotFoundError(msg)
+    return Path(spec.origin).parent
