@@ -98,7 +98,7 @@ def test_the_examples_plugins_are_those_airflow_loads_with_them_but_the_listener
     from airflow.plugins_manager import AirflowPlugin
 
     spec = importlib.util.spec_from_file_location(
-        "plugins_of_examples", corpus.PLUGINS / "example_plugins.py"
+        "plugins_of_examples", corpus.PLUGINS / "airflow_examples.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -177,3 +177,33 @@ def test_who_asks_for_a_file_in_the_ui_gets_it_parsed_now(
     )
     eventually(lambda: database.dag(f"{bundle}-one")["last_parsed_time"] > first)
     assert database.rows("SELECT * FROM dag_priority_parsing_request WHERE bundle_name = %s", bundle) == []
+
+
+def test_source_crosses_where_a_policy_says_so_and_goes_when_it_says_no_more(
+    start, plane, folder, database, bundle, eventually, dag_source, local_bundle
+):
+    dag_id, site = f"{bundle}-shown", f"site-of-{bundle}"
+    source = dag_source(dag_id) + "# ä\n"
+
+    def policy(rule):
+        word = f"boundary.dag-source={rule}"
+        plane.servers.supervisor.run(
+            f"policy-{bundle}-{rule}",
+            plane.servers.plane.command("policy", "set", f"site:{site}", word),
+            timeout_seconds=60,
+        )
+
+    def code():
+        query = (
+            "SELECT source_code, fileloc FROM dag_code WHERE dag_id = %s ORDER BY last_updated DESC LIMIT 1"
+        )
+        return [tuple(row.values()) for row in database.rows(query, dag_id)]
+
+    (folder / "shown.py").write_text(source)
+    start([local_bundle(bundle, folder)], "--site", site)
+    eventually(code)
+    assert "stays in its execution plane" in code()[0][0]
+    policy("open")
+    eventually(lambda: code() == [(source, str(folder / "shown.py"))])
+    policy("")
+    eventually(lambda: "stays in its execution plane" in code()[0][0])

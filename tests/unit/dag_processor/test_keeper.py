@@ -26,7 +26,7 @@ plane = Plane(socket.socket(fileno=int(sys.argv[1])))
 
 class FakeLeases:
     def __init__(self):
-        self.epochs, self.wanted = {"a": 3}, []
+        self.epochs, self.source, self.wanted = {"a": 3}, False, []
 
     def want(self, bundles):
         self.wanted.append(bundles)
@@ -86,7 +86,7 @@ async def test_questions_are_answered_by_the_gateway_or_by_the_agent_itself(keep
     report = tmp_path / "report"
     script = (
         "plane.ready(('a', 'b'))\n"
-        + note(str(report), "plane.held()")
+        + note(str(report), "plane.held().epochs")
         + note(str(report), "plane.ask('parsed', Word(word='question'), Word).word")
         + "time.sleep(3600)\n"
     )

@@ -131,3 +131,11 @@ def test_times_are_told_by_the_planes_clock_and_never_later_than_they_were(plane
     here = datetime.now(UTC)
     there = here + plane.ahead
     assert there - timedelta(minutes=1) < reporter.plane_time(here) <= there
+
+
+def test_source_crosses_when_it_is_given_and_is_a_change_of_its_own(plane, report):
+    for source in (None, None, "x = 1", "x = 1", None):
+        report(source=source)
+    assert plane.sent() == [True, False, True, False, True]
+    texts = [unpack(Packed(request.hash, request.result)) for request in plane.asked if request.result]
+    assert [b"x = 1" in text for text in texts] == [False, True, False]

@@ -36,6 +36,12 @@ MAX_CALLBACKS = 1_000
 MAX_RESULT_BYTES = 32 << 20
 """Largest parsing result of one file, compressed. A Dag of 1,000 tasks is about 20 KiB."""
 
+MAX_SOURCE_BYTES = 1 << 20
+"""Of a Dag file's text; a larger one stays where it is."""
+
+SOURCE_CLASS, SOURCE_OPEN = "dag-source", "open"
+"""The class of data and the rule with which a policy lets source cross; without, it does not."""
+
 MAX_PARSE_SECONDS = 24 * 3600
 
 RESULT_FORMAT = 1
@@ -103,11 +109,16 @@ class ClaimBundlesRequest(Request, frozen=True, kw_only=True):
 
 
 class ClaimBundlesResponse(Response, frozen=True, kw_only=True):
-    """Every bundle asked for, either held or on standby. A lease not renewed in ``lease_seconds`` ends."""
+    """
+    Every bundle asked for, either held or on standby. A lease not renewed in ``lease_seconds`` ends.
+
+    ``source`` says whether a policy lets the source of this agent's Dag files cross, as of now.
+    """
 
     held: tuple[HeldBundle, ...] = ()
     standby: tuple[StandbyBundle, ...] = ()
     lease_seconds: float
+    source: bool = False
 
 
 class DeclareBundle(Body, frozen=True, kw_only=True):
@@ -340,8 +351,9 @@ class ParsingResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """
     What parsing one file gave: packed by the agent, unpacked by the bridge.
 
-    ``import_errors`` are tracebacks by path. Nothing in here depends on when or how long, so one process
-    gets the same bytes from the same file.
+    ``import_errors`` are tracebacks by path. ``source`` is the text of the file, left out unless a policy
+    lets it cross. Nothing in here depends on when or how long, so one process gets the same bytes from the
+    same file.
     """
 
     format: int = RESULT_FORMAT
@@ -349,6 +361,7 @@ class ParsingResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     dags: tuple[ParsedDag, ...] = ()
     import_errors: dict[str, str] = {}
     warnings: tuple[ParsedWarning, ...] = ()
+    source: str | None = None
 
 
 DECLARE_BUNDLE = rpc_subject(AREA, "declare-bundle")

@@ -31,12 +31,18 @@ class BundleLeases:
         self._epochs: dict[str, int] = {}
         self._until = 0.0
         self._standby: dict[str, str] = {}
+        self._source = False
         self._changed = asyncio.Event()
 
     @property
     def epochs(self) -> Mapping[str, int]:
         """Return the bundles that are this agent's now, with their epochs."""
         return self._epochs if time.monotonic() < self._until else {}
+
+    @property
+    def source(self) -> bool:
+        """Return whether a policy lets the source of Dag files cross, as of the last answer."""
+        return self._source
 
     def want(self, bundles: tuple[str, ...]) -> None:
         """Ask for these bundles from now on, at once, and give back any other."""
@@ -86,3 +92,4 @@ class BundleLeases:
             if self._standby.get(bundle) != agent:
                 log.info("bundle is on standby", bundle=bundle, active_agent=agent)
         self._epochs, self._standby, self._until = epochs, standby, asked + answer.lease_seconds
+        self._source = answer.source

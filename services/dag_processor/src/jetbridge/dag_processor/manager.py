@@ -53,6 +53,7 @@ from jetbridge.dag_processor.execution_client import make_client
 from jetbridge.dag_processor.parser import LimitedParser, ParserLimits, entrypoint, open_log
 from jetbridge.dag_processor.plane import BundleLostError, Plane, PlaneError
 from jetbridge.dag_processor.reporter import Reporter
+from jetbridge.dag_processor.source import read_source
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class RemoteManager(DagFileProcessorManager):
     _callbacks: Callbacks = attrs.field(init=False, factory=Callbacks)
     _to_run: list[CallbackRequest] = attrs.field(init=False, factory=list)
     _requests_due: float = attrs.field(init=False, default=0.0)
+    _source_may_cross: bool = attrs.field(init=False, default=False)
 
     # Start
 
@@ -96,7 +98,8 @@ class RemoteManager(DagFileProcessorManager):
 
     def attend(self) -> None:
         """Take up bundles that became ours and drop those that are not any more. Airflow's ``heartbeat``."""
-        held = self.plane.held()
+        answer = self.plane.held()
+        held, self._source_may_cross = answer.epochs, answer.source
         for bundle in [name for name, epoch in self._epochs.items() if held.get(name) != epoch]:
             self._drop(bundle)
         for bundle, epoch in held.items():
@@ -285,7 +288,11 @@ class RemoteManager(DagFileProcessorManager):
             version_data=version_data,
             run_seconds=run_duration,
             result=parsing_result,
+            source=self._source(bundle_name, relative_fileloc),
         )
+
+    def _source(self, bundle: str, path: str) -> str | None:
+        return read_source(self._loaded[bundle].path, path) if self._source_may_cross else None
 
     # Parsers
 

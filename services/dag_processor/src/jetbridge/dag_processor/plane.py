@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -74,9 +73,9 @@ class Plane:
         """Tell the agent which bundles could be loaded, so that it asks for them."""
         self._exchange(wire.READY, msgspec.json.encode(Loaded(bundles=bundles)), _LOCAL_SECONDS)
 
-    def held(self) -> Mapping[str, int]:
-        """Return the bundles that are this agent's now, and their epochs."""
-        return msgspec.json.decode(self._exchange(wire.HELD, b"", _LOCAL_SECONDS), type=Held).epochs
+    def held(self) -> Held:
+        """Return what is this agent's now, and whether its source may cross."""
+        return msgspec.json.decode(self._exchange(wire.HELD, b"", _LOCAL_SECONDS), type=Held)
 
     def read(self, target: str) -> Read:
         """Read a path and query of Airflow's Execution API; raises as :meth:`ask`."""

@@ -53,9 +53,10 @@ class Reporter:
         version_data: dict[str, Any] | None,
         run_seconds: float,
         result: DagFileParsingResult,
+        source: str | None = None,
     ) -> None:
         """
-        Tell the plane about one parse of a file.
+        Tell the plane about one parse of a file, with its ``source`` if that may cross.
 
         A result that the plane will never take is replaced by an import error that says so: whoever wrote
         the Dag sees it in the UI. Raises :class:`PlaneError` when the plane could not be told.
@@ -82,7 +83,7 @@ class Reporter:
             )
 
         try:
-            tell(to_contract(result))
+            tell(to_contract(result, source))
         except PlaneRefusedError as error:
             log.error("the plane refuses a parsing result", path=path, reason=str(error))  # noqa: TRY400
             tell(import_error(result.fileloc, path, f"The plane does not take this file's Dags: {error}"))

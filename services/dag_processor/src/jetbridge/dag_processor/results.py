@@ -9,13 +9,14 @@ from airflow.dag_processing.processor import DagFileParsingResult
 from jetbridge.contracts.dag_processing import ParsedDag, ParsedWarning, ParsingResult
 
 
-def to_contract(result: DagFileParsingResult) -> ParsingResult:
+def to_contract(result: DagFileParsingResult, source: str | None = None) -> ParsingResult:
     """Return a parsing result without what differs from one parse to the next of the same file."""
     return ParsingResult(
         fileloc=result.fileloc,
         dags=tuple(ParsedDag(data=dag.data) for dag in result.serialized_dags),
         import_errors=dict(result.import_errors or {}),
         warnings=tuple(_warning(warning) for warning in result.warnings or []),
+        source=source,
     )
 
 

@@ -60,9 +60,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """Bundles that are ours now, and their epochs."""
+    """Bundles that are ours now, and their epochs. ``source``: whether their source may cross."""
 
     epochs: dict[str, int]
+    source: bool = False
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import Terms, WorkloadStore
+from jetbridge.contracts.dag_processing import SOURCE_CLASS, SOURCE_OPEN
 from jetbridge.contracts.records import AgentRecord, TokenRecord, WorkloadRecord
 from jetbridge.gateway.agents import AgentDesk
 from jetbridge.gateway.airflow_tokens import AirflowTokens
@@ -104,6 +105,10 @@ async def open_gateway(
         yield await _wire(settings, connections, airflow_tokens, background)
 
 
+def _may_send_source(policies: Policies, site: str) -> bool:
+    return policies.boundary_rule(SOURCE_CLASS, queue="", site=site) == SOURCE_OPEN
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Connections:
     bus: Bus
@@ -126,7 +131,7 @@ async def _wire(
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
     rpc = await RpcClient.open(to.bus)
     triggers = TriggerDesk(rpc, gatekeeper, metrics)
-    bundles = BundleDesk(await BundleStore.open(to.bus), rpc)
+    bundles = BundleDesk(await BundleStore.open(to.bus), rpc, partial(_may_send_source, known.policies))
     holdings = Holdings(known.workloads)
     contact = Contact(to.bus.js.account_info)
     presence = Presence(to.redis, await open_beats(to.bus), contact, metrics)

@@ -6,13 +6,16 @@ import importlib.util
 import json
 from pathlib import Path
 
+from jetbridge.devstack.home import workspace
+
 PACKAGES = {
     "airflow-examples": "airflow.example_dags",
     "standard-examples": "airflow.providers.standard.example_dags",
 }
 """Bundles by name: the packages whose Dag files they have."""
 
-PLUGINS = Path(__file__).with_name("plugins")
+PLUGINS = workspace() / "examples" / "plugins"
+"""The timetables that some examples need, as an operator installs them on both planes."""
 
 _INTERNET = "calls a server on the internet"
 _PIP = "installs packages from the internet into a virtual environment"

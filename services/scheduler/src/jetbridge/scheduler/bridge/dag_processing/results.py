@@ -91,7 +91,8 @@ def write(session: Session, request: FileParsed, result: ParsingResult) -> None:
     database's own trouble: the same result would fail again.
     """
     try:
-        with noted(note_text(request.bundle, request.version, request.path)) as note:
+        text = result.source or note_text(request.bundle, request.version, request.path)
+        with noted(text) as note:
             dags = [NotedDag(data=dag.data, note=note) for dag in result.dags]
             _persist(session, request, result, dags)
             restore_filelocs(session, dags)

@@ -1,13 +1,14 @@
 """
-What the UI's Code tab shows for a Dag whose source stays in the execution plane.
+What the UI's Code tab shows for a Dag whose file is elsewhere: where it is, or its source if that came.
 
 Airflow 3.3 reads a Dag's source from ``dag.fileloc`` while it writes the Dag (``DagCode.write_code`` and
 ``update_source_code``) and records an import error when it cannot. There is no hook. So the Dag is handed to
 Airflow with the path of a note on this machine for its ``fileloc``: a sentence that says where the code
-is. Airflow stores that as the source and the note's path in ``dag.fileloc`` and ``dag_code.fileloc``; in the
-same transaction the two columns get the real path. The serialized Dag itself always has the real one.
+is, or the source where a policy let it cross. Airflow stores that as the source, and the note's path in
+``dag.fileloc`` and ``dag_code.fileloc``; in the same transaction the two columns get the real path. The
+serialized Dag itself always has the real one.
 
-For Airflow 3.3. ``tests/unit/scheduler/test_source_code_notes.py`` fails when Airflow reads it otherwise.
+For Airflow 3.3. ``tests/unit/dag_processor/test_airflow_hooks.py`` fails when Airflow reads it otherwise.
 """
 
 from __future__ import annotations
