@@ -1,5 +1,6 @@
 """Triggers of Airflow's database, run by a triggerer agent that has none."""
 
+import json
 import uuid
 from datetime import timedelta
 
@@ -29,7 +30,8 @@ from site_triggers import (
 
 @pytest.fixture(scope="module")
 def triggerer(running_plane):
-    triggerer = running_plane.start_triggerer()
+    site = {"AIRFLOW_CONN_SITE": json.dumps({"conn_type": "generic", "host": "in-the-site"})}
+    triggerer = running_plane.start_triggerer(env=site)
     yield triggerer
     triggerer.process.kill()
 
@@ -68,7 +70,7 @@ def test_a_trigger_that_cannot_be_made_fails_alone(world, eventually, tmp_path, 
     assert triggerer.process.log_tail(5000).count("triggerer attached") == 1  # the runner lived on
 
 
-def test_a_trigger_reaches_xcoms_and_variables_in_the_name_of_its_task(world, eventually):
+def test_a_trigger_reaches_xcoms_variables_and_its_sites_connections(world, eventually):
 
     source = world.task_instance()
     world.set_xcom(source, "k", {"answer": 42})
@@ -77,7 +79,11 @@ def test_a_trigger_reaches_xcoms_and_variables_in_the_name_of_its_task(world, ev
     ti, _ = world.defer(AskingTrigger(where.dag_id, where.run_id, where.task_id))
     eventually(lambda: world.state(ti) == "scheduled")
     assert world.failure(ti) is None
-    assert world.event(ti) == {"xcom": {"answer": 42}, "variables": ["from the plane"] * 3}
+    assert world.event(ti) == {
+        "xcom": {"answer": 42},
+        "variables": ["from the plane"] * 3,
+        "connection": "in-the-site",
+    }
 
 
 def test_a_task_starts_from_its_trigger_with_its_templates_rendered(world, eventually):

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from airflow.sdk import Variable
+from airflow.sdk import Connection, Variable
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 
@@ -85,7 +85,7 @@ class DeadlyTrigger(BaseTrigger):
 
 
 class AskingTrigger(BaseTrigger):
-    """Reads an XCom, a variable in three ways, and counts task instances."""
+    """Reads an XCom, a variable in three ways, and a connection."""
 
     def __init__(self, dag_id, run_id, task_id):
         super().__init__()
@@ -104,7 +104,14 @@ class AskingTrigger(BaseTrigger):
         in_thread = await asyncio.to_thread(Variable.get, "shared")
         in_executor = await loop.run_in_executor(None, Variable.get, "shared")
         in_the_loop = Variable.get("shared")
-        yield TriggerEvent({"xcom": xcom, "variables": [in_thread, in_executor, in_the_loop]})
+        connection = await asyncio.to_thread(Connection.get, "site")
+        yield TriggerEvent(
+            {
+                "xcom": xcom,
+                "variables": [in_thread, in_executor, in_the_loop],
+                "connection": connection.host,
+            }
+        )
 
 
 class EndingTrigger(BaseTrigger):
