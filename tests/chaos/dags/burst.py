@@ -79,3 +79,4 @@ def burst(dag_id: str, queue: str) -> None:
 
 
 burst("burst", "default")
+burst("stranded", "nobody")  # no agent of the shared world serves this queue

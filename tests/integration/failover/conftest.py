@@ -47,8 +47,11 @@ async def running():
         return tasks[-1]
 
     yield run
-    for task in tasks:
-        task.cancel()
+    pending = set(tasks)
+    while pending:  # Python 3.11's wait_for, inside nats-py, swallows a cancellation now and then
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
     await asyncio.gather(*tasks, return_exceptions=True)  # servers may be gone already; tests assert effects
 
 

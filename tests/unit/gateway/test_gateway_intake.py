@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jetbridge.bus.intake import Verdict, judge, read_work
 from jetbridge.bus.kv import Versioned
 from jetbridge.contracts.envelope import Envelope, MessageError, seal
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind, WorkloadSubmitted
 from jetbridge.contracts.records import WorkloadRecord, WorkloadState
-from jetbridge.gateway.intake import Verdict, judge, read_work
 
 WORKLOAD = str(uuid.uuid4())
 COORDINATES = TaskCoordinates(dag_id="d", run_id="r")

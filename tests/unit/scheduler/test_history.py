@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from jetbridge.contracts.envelope import Body, seal
+from jetbridge.contracts.failover import WorkloadMoved, WorkloadStarving
 from jetbridge.contracts.messages import AgentRegistered, Outcome, TaskCoordinates, WorkloadFinished
 from jetbridge.contracts.messages import WorkloadLeased as Leased
 from jetbridge.contracts.records import AgentRecord
@@ -55,6 +56,30 @@ def test_an_end_says_how():
     extra = json.loads(read_entry(seal(body), find).extra)
     assert (extra["outcome"], extra["exit_code"], extra["reason"]) == ("failed", -9, "killed")
     assert "site" not in extra
+
+
+def test_work_that_nobody_can_take_says_why_it_waits():
+    body = WorkloadStarving(
+        workload_id=ID,
+        submission=5,
+        queue="gpu",
+        coordinates=TASK,
+        reason="no healthy agent serves queue 'gpu'",
+    )
+    entry = read_entry(seal(body), find)
+    extra = json.loads(entry.extra)
+    assert entry.event == "jetbridge.starving"
+    assert (extra["queue"], extra["reason"]) == ("gpu", "no healthy agent serves queue 'gpu'")
+
+
+def test_work_that_was_moved_says_where_to():
+    body = WorkloadMoved(
+        workload_id=ID, submission=5, queue="gpu", to="default", coordinates=TASK, reason="nobody serves it"
+    )
+    entry = read_entry(seal(body), find)
+    extra = json.loads(entry.extra)
+    assert entry.event == "jetbridge.moved"
+    assert (extra["queue"], extra["to"], extra["reason"]) == ("gpu", "default", "nobody serves it")
 
 
 def test_a_callback_has_no_task_whose_history_it_could_be_in():

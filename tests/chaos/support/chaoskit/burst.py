@@ -16,9 +16,10 @@ from chaoskit.bus import workloads
 from chaoskit.marks import Attempt, Mark, attempts_of, check, read
 from chaoskit.recovery import Recoveries
 from jetbridge.bus.errors import BusError
-from jetbridge.contracts.records import WorkloadRecord
+from jetbridge.contracts.records import WorkloadRecord, WorkloadState
 from jetbridge.devstack.agents import Agent
 from jetbridge.devstack.errors import DevStackError
+from jetbridge.devstack.rest import Json
 from jetbridge.devstack.stack import DevStack
 
 PATIENCE_SECONDS = 180.0
@@ -44,6 +45,7 @@ class Burst:
     dag_id: str = "burst"
     run_id: str = ""
     broken_at: float | None = None
+    noted: bool = False
 
     def trigger(self, *, seconds: float, hold: bool) -> None:
         """Begin. Each task runs for ``seconds``, and with ``hold`` until :meth:`let_go`."""
@@ -87,6 +89,12 @@ class Burst:
         """Count recovery from now instead: what was away is back, and only now can anything recover."""
         self.broken_at = monotonic()
 
+    def note_recovery(self) -> None:
+        """Take what was waited for as the recovery, instead of the next start of a task."""
+        assert self.broken_at is not None
+        self.recoveries.note(self.scenario, monotonic() - self.broken_at)
+        self.broken_at, self.noted = None, True
+
     def let_go(self) -> None:
         """Let held tasks finish."""
         (self.directory / "go").touch()
@@ -115,8 +123,9 @@ class Burst:
         self._check_airflow(undisturbed=undisturbed)
         violations = check(self.marks(), self._expected(), undisturbed=undisturbed)
         assert not violations, "\n".join(map(str, violations))
-        self.wait(self._bus_is_empty, "the bus to have nothing left of it")
-        self.recoveries.note(self.scenario, self.recovery_seconds())
+        self.wait(self._bus_is_done, "the bus to have nothing unfinished of it")
+        if not self.noted:
+            self.recoveries.note(self.scenario, self.recovery_seconds())
 
     def state(self) -> str:
         """Return the state of the run."""
@@ -126,7 +135,7 @@ class Burst:
         """Prove what holds even where tasks may fail: everything ended, and nothing ran beside itself."""
         violations = [one for one in check(self.marks(), self._expected()) if one.rule != "lost"]
         assert not violations, "\n".join(map(str, violations))
-        self.wait(self._bus_is_empty, "the bus to have nothing left of it")
+        self.wait(self._bus_is_done, "the bus to have nothing unfinished of it")
 
     def _expected(self) -> list[str]:
         return ["indices[0]", *(f"show[{index}]" for index in range(self.width))]
@@ -147,19 +156,24 @@ class Burst:
             assert one["max_tries"] == further, f"{one['task_id']}: reroutes cost retries"
         assert not (undisturbed and rerouted), rerouted
 
+    def told(self, event: str) -> list[Json]:
+        """Return what Airflow's audit log tells of one kind of event in this run."""
+        found: list[Json] = self.stack.client.get(
+            "eventLogs", dag_id=self.dag_id, run_id=self.run_id, event=event, limit=100
+        )["event_logs"]
+        return found
+
     def _rerouted_tries(self) -> dict[tuple[str, int], int]:
         """Return how often the audit log says that each task was rerouted."""
         found: dict[tuple[str, int], int] = {}
-        entries = self.stack.client.get("eventLogs", run_id=self.run_id, event=REROUTED, limit=100)[
-            "event_logs"
-        ]
-        for entry in entries:
+        for entry in self.told(REROUTED):
             task = entry["task_id"], -1 if entry["map_index"] is None else entry["map_index"]
             found[task] = found.get(task, 0) + 1
         return found
 
-    def _bus_is_empty(self) -> bool:
-        return not self.records()
+    def _bus_is_done(self) -> bool:
+        # What finished while no scheduler looked is cleared away by a later one, a quarter of an hour later.
+        return all(one.state is WorkloadState.FINISHED for one in self.records())
 
     def records(self) -> list[WorkloadRecord]:
         """Return what the bus still has of this run."""

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from chaoskit.burst import Burst
+from chaoskit.bus import set_policy
 from chaoskit.faults import process_of
 from chaoskit.recovery import Recoveries
+from jetbridge.contracts.policies import FailoverPolicy
 from jetbridge.devstack.agents import AgentSpec
 from jetbridge.devstack.probes import listens
 from jetbridge.devstack.processes import ManagedProcess
@@ -89,6 +92,10 @@ class World:
         process.start()
         process.wait_ready(lambda: b"registered with the gateway" in process.log_path.read_bytes()[begin:])
 
+    def set_policy(self, scope: str, **fields: Any) -> None:
+        """Make the failover policy of a scope exactly this."""
+        set_policy(self.stack.nats.url, scope, FailoverPolicy(**fields))
+
     def mend(self) -> None:
         """Start again whatever a scenario left dead, and wait until it can be used."""
         for name in SERVERS:
@@ -113,7 +120,8 @@ def make_world(directory: Path) -> Iterator[World]:
         }
         for process in second.values():
             process.start()
-        stack.client.await_dag("burst")
-        stack.client.unpause("burst")
+        for dag_id in ("burst", "stranded"):
+            stack.client.await_dag(dag_id)
+            stack.client.unpause(dag_id)
         (directory / "marks").mkdir()
         yield World(stack, Recoveries(), directory / "marks", second)

@@ -25,7 +25,7 @@ from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import TopologyError
 from jetbridge.bus.kv import answered
 from jetbridge.bus.topology import lane_consumer
-from jetbridge.contracts.subjects import WORK_STREAM, Band, work_consumer
+from jetbridge.contracts.subjects import WORK_STREAM, Band, band_of, work_consumer
 
 WAIT_SECONDS = 5.0
 """Life of one waiting pull request. Short, so that one lost with a connection is soon asked again."""
@@ -156,7 +156,7 @@ class Lane:
         if JetStreamContext.is_status_msg(message):  # addressed to the request's own inbox
             self._end(message.subject.rpartition(".")[2])
             return
-        band = Band(int(message.subject.rpartition(".")[2]))  # work keeps its own subject
+        band = band_of(message.subject)  # work keeps its own subject
         self._count(band)
         if not self._wanted:
             await message.nak()

@@ -16,7 +16,7 @@ import msgspec
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import ConflictError, LeaseLostError
 from jetbridge.bus.kv import RecordBucket, Versioned, answered
-from jetbridge.contracts.envelope import Body, seal
+from jetbridge.contracts.envelope import Body, Envelope, seal, seal_again
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind, WorkloadSubmitted
 from jetbridge.contracts.records import OnAgentLost, WorkloadRecord, WorkloadState
@@ -142,6 +142,50 @@ class WorkloadStore:
         )
         subject = work_subject(lane_of(workload.queue), Band.of(workload.priority_weight))
         await self._publish(subject, body, message_id, traceparent)
+
+    async def move(
+        self, workload: VersionedWorkload, message: tuple[Envelope, WorkloadSubmitted], band: Band, to: str
+    ) -> bool:
+        """
+        Have waiting work wait in the lane of queue ``to``; say whether it was this call that moved it.
+
+        The caller holds ``message``, unacknowledged, and acknowledges it afterwards. First comes the copy in the
+        other lane, under an id that a repetition after a crash shares, then the record; dying in between leaves
+        two messages of one submission, which changes nothing. A record that moved on meanwhile, because
+        somebody took the copy, is left as it is.
+        """
+        envelope, submitted = message
+        record = workload.record
+        message_id = f"{record.workload_id}.{submitted.submission}.{workload.revision}"
+        copy = seal_again(envelope, msgspec.structs.replace(submitted, queue=to), message_id)
+        await self._publish_sealed(work_subject(lane_of(to), band), copy, message_id, envelope.traceparent)
+        moved = msgspec.structs.replace(
+            record,
+            state=WorkloadState.SUBMITTED,
+            submission=submitted.submission,
+            moved_to="" if to == record.queue else to,
+            starving=False,
+            agent=None,
+            instance="",
+            ack=None,
+            changed_at=datetime.now(UTC),
+        )
+        try:
+            await self.bucket.update(record.workload_id, moved, workload.revision)
+        except ConflictError:
+            return False
+        return True
+
+    async def note_starving(self, workload: VersionedWorkload) -> None:
+        """
+        Record that the history of a waiting workload says that nobody can take it.
+
+        Raises :class:`ConflictError` when the record moved on.
+        """
+        noted = msgspec.structs.replace(
+            workload.record, submission=submission_of(workload), starving=True, changed_at=datetime.now(UTC)
+        )
+        await self.bucket.update(noted.workload_id, noted, workload.revision)
 
     async def offer(self, workload: VersionedWorkload, agent: str, ack: str, instance: str = "") -> LeaseKey:
         """
@@ -320,10 +364,15 @@ class WorkloadStore:
         await self._publish(event_subject(body.TYPE), body, message_id, traceparent)
 
     async def _publish(self, subject: str, body: Body, message_id: str, traceparent: str | None) -> None:
+        data = seal(body, message_id=message_id, traceparent=traceparent)
+        await self._publish_sealed(subject, data, message_id, traceparent)
+
+    async def _publish_sealed(
+        self, subject: str, data: bytes, message_id: str, traceparent: str | None
+    ) -> None:
         headers = {"Nats-Msg-Id": message_id}
         if traceparent:
             headers["traceparent"] = traceparent
-        data = seal(body, message_id=message_id, traceparent=traceparent)
         await answered(self._bus.js.publish(subject, data, headers=headers))
 
 

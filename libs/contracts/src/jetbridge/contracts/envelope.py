@@ -81,6 +81,12 @@ def seal(body: Body, *, message_id: str | None = None, traceparent: str | None =
     return _encoder.encode(envelope)
 
 
+def seal_again(envelope: Envelope, body: Body, message_id: str) -> bytes:
+    """Put another body into a message; when it happened and its trace stay those of the first one."""
+    copy = msgspec.structs.replace(envelope, id=message_id, body=msgspec.Raw(_encoder.encode(body)))
+    return _encoder.encode(copy)
+
+
 def open_envelope(data: bytes) -> Envelope:
     """Decode the frame only; raises :class:`MalformedMessageError`."""
     try:

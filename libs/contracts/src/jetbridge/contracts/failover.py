@@ -1,4 +1,4 @@
-"""Messages about agents that are lost and work that is taken back from them."""
+"""Messages about agents that are lost, work that is taken back from them, and work that nobody can take."""
 
 from __future__ import annotations
 
@@ -44,6 +44,51 @@ class WorkloadReleased(Body, frozen=True, kw_only=True):
     reason: str
 
 
+class LaneStarving(Body, frozen=True, kw_only=True):
+    """A queue has work and no healthy agent that serves it (stream EVENTS)."""
+
+    TYPE: ClassVar[str] = "lane.starving"
+
+    queue: str
+    waiting: int
+    seconds: float
+    reason: str
+
+
+class LaneServed(Body, frozen=True, kw_only=True):
+    """A queue starves no more: somebody serves it, or nothing waits there (stream EVENTS)."""
+
+    TYPE: ClassVar[str] = "lane.served"
+
+    queue: str
+    waiting: int
+
+
+class WorkloadStarving(Body, frozen=True, kw_only=True):
+    """A workload waits and nobody can take it (stream EVENTS); once for each place it waits in."""
+
+    TYPE: ClassVar[str] = "workload.starving"
+
+    workload_id: WorkloadId
+    submission: Epoch
+    queue: str
+    coordinates: TaskCoordinates
+    reason: str
+
+
+class WorkloadMoved(Body, frozen=True, kw_only=True):
+    """A workload that nobody could take went to another queue (stream EVENTS)."""
+
+    TYPE: ClassVar[str] = "workload.moved"
+
+    workload_id: WorkloadId
+    submission: Epoch
+    queue: str
+    to: str
+    coordinates: TaskCoordinates
+    reason: str
+
+
 class RequeueWorkload(Body, frozen=True, kw_only=True):
     """
     Ask the bridge to put a released workload back into Airflow's queue (``rpc.workloads.requeue``).
@@ -79,6 +124,10 @@ class WorkloadRequeued(Body, frozen=True, kw_only=True):
 ALL_BODIES: tuple[type[Body], ...] = (
     AgentHealthChanged,
     WorkloadReleased,
+    LaneStarving,
+    LaneServed,
+    WorkloadStarving,
+    WorkloadMoved,
     RequeueWorkload,
     WorkloadRequeued,
 )

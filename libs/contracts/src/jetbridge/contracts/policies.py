@@ -28,8 +28,11 @@ MAX_FALLBACK_QUEUES = 8
 MAX_WAIT_FOR_AGENT_SECONDS = 7 * 24 * 3600.0
 """A week. A machine that is away for longer does not come back by itself."""
 
-STARVING_AFTER_SECONDS = 30.0
-"""A lane with work and nobody to take it is reported after this long (design section 5)."""
+STARVING_AFTER_SECONDS = 25.0
+"""
+A lane with work and nobody to take it is reported after this long. Within 30 s (design section 5), and long
+enough for an agent that is restarted, or that has only just registered, to show that it is well.
+"""
 
 WAIT_SECONDS = 3600.0
 """How long ``wait`` waits when a policy says ``wait`` and no time."""

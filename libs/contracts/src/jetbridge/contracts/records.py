@@ -58,6 +58,10 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     this lease, whatever becomes of the policies. So is ``wait_seconds``. ``lease_seconds`` is how long the
     lease is good without contact; 0 for one that lasts as long as leases do, which all but ``wait`` leases
     do.
+
+    ``queue`` is the task's, and decides which policies hold. ``moved_to`` is the fallback queue in whose lane
+    the work is instead, empty if it never was moved. ``starving`` says that the task's history tells that
+    nobody could take it.
     """
 
     VERSION: ClassVar[int] = 1
@@ -76,10 +80,35 @@ class WorkloadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     on_agent_lost: OnAgentLost | None = None
     wait_seconds: float = 0.0
     lease_seconds: float = 0.0
+    moved_to: str = ""
+    starving: bool = False
     ack: str | None = None
     outcome: Outcome | None = None
     exit_code: int | None = None
     reason: str = ""
+
+    @property
+    def waits_in(self) -> str:
+        """Return the queue whose agents may take it."""
+        return self.moved_to or self.queue
+
+
+class LaneRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A queue with work that nobody can take. It goes when somebody can, or nothing waits there any more.
+
+    ``queue`` is as Airflow names it; ``waiting`` is how many workloads waited when it was found, ``since``
+    when that was, by the router's clock. ``told`` says that the event about it was published.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    queue: str
+    since: datetime
+    waiting: int
+    reason: str
+    told: bool = False
 
 
 class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -160,5 +189,11 @@ class HealthRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     silent_seconds: float = 0.0
 
 
-ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (WorkloadRecord, AgentRecord, TokenRecord, HealthRecord)
+ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (
+    WorkloadRecord,
+    LaneRecord,
+    AgentRecord,
+    TokenRecord,
+    HealthRecord,
+)
 """Every record there is; the schema snapshot is checked against this list."""

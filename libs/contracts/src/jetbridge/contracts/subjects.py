@@ -13,6 +13,7 @@ AGENTS_BUCKET = "agents"
 TOKENS_BUCKET = "tokens"
 KEYS_BUCKET = "keys"
 HEALTH_BUCKET = "health"
+LANES_BUCKET = "lanes"
 BUNDLES_BUCKET = "bundles"
 POLICIES_BUCKET = "policies"
 NUDGE_SUBJECT = "nudge.scheduler"
@@ -55,6 +56,11 @@ def lane_of(queue: str) -> str:
 def work_subject(lane: str, band: Band) -> str:
     """Return the subject that carries one lane's work of one band."""
     return f"work.{lane}.{int(band)}"
+
+
+def band_of(subject: str) -> Band:
+    """Return the band of a :func:`work_subject`."""
+    return Band(int(subject.rpartition(".")[2]))
 
 
 def work_consumer(lane: str, band: Band) -> str:

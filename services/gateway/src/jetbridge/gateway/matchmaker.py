@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import BusError, ConflictError
+from jetbridge.bus.intake import MessageError, Verdict, judge, read_work
 from jetbridge.bus.kv import Versioned
 from jetbridge.bus.lanes import Lane
 from jetbridge.bus.topology import OFFER_SECONDS
@@ -31,7 +32,6 @@ from jetbridge.contracts.messages import WorkloadRejected, WorkloadSubmitted
 from jetbridge.contracts.records import WorkloadRecord, WorkloadState
 from jetbridge.gateway.background import Background
 from jetbridge.gateway.board import Board, Waiter
-from jetbridge.gateway.intake import MessageError, Verdict, judge, read_work
 from jetbridge.gateway.known import Known
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.telemetry.tracing import current_traceparent, remote_context, tracer

@@ -8,15 +8,21 @@ import sys
 
 from prometheus_client import start_http_server
 
-from jetbridge.bus.connection import open_bus
+from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.service import run_until_stopped
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.starving import open_lanes
 from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.contracts.records import HealthRecord, WorkloadRecord
+from jetbridge.router.lanes import LaneRounds, LaneView
 from jetbridge.router.metrics import RouterMetrics
+from jetbridge.router.moving import Mover
 from jetbridge.router.requeue import through_bridge
 from jetbridge.router.rounds import Rounds
 from jetbridge.router.settings import RouterSettings
@@ -44,6 +50,35 @@ async def _run(settings: RouterSettings, bus_settings: BusSettings) -> None:
         health = BucketMirror(bus, (await HealthStore.open(bus)).bucket)
         requeue = through_bridge(await RpcClient.open(bus), settings.bridge_timeout_seconds)
         rounds = Rounds(workloads, health, store, requeue, metrics, settings.round_interval_seconds)
+        lanes = await _lane_rounds(bus, store, workloads, health, metrics, settings)
         if settings.metrics_port:
             start_http_server(settings.metrics_port, registry=metrics.metrics.registry)
-        await run_until_stopped(workloads=workloads.run(), health=health.run(), rounds=rounds.run())
+        await run_until_stopped(
+            workloads=workloads.run(),
+            health=health.run(),
+            agents=lanes.view.agents.run(),
+            lanes=lanes.view.lanes.run(),
+            policies=lanes.view.policies.mirror.run(),
+            rounds=rounds.run(),
+            lane_rounds=lanes.run(),
+        )
+
+
+async def _lane_rounds(  # noqa: PLR0913, PLR0917 - what the two kinds of rounds share
+    bus: Bus,
+    store: WorkloadStore,
+    workloads: BucketMirror[WorkloadRecord],
+    health: BucketMirror[HealthRecord],
+    metrics: RouterMetrics,
+    settings: RouterSettings,
+) -> LaneRounds:
+    bucket = await open_lanes(bus)
+    view = LaneView(
+        workloads=workloads,
+        agents=BucketMirror(bus, (await AgentStore.open(bus)).bucket),
+        health=health,
+        lanes=BucketMirror(bus, bucket, own_writes=True),
+        policies=Policies(bus, await PolicyStore.open(bus)),
+    )
+    mover = Mover(bus, store, metrics)
+    return LaneRounds(view, bucket, store, mover, metrics, settings.round_interval_seconds)

@@ -6,7 +6,7 @@ from jetbridge.telemetry.metrics import Metrics
 
 
 class RouterMetrics:
-    """Leases taken back, work put back into the queue, steps that failed."""
+    """Leases taken back, work put back into the queue or moved, queues that starve, failed steps."""
 
     def __init__(self) -> None:
         self.metrics = Metrics("router")
@@ -14,6 +14,12 @@ class RouterMetrics:
             "taken_back", "leases", "Leases taken back from lost agents.", ["action"]
         )
         self.requeued = self.metrics.counter("requeued", "workloads", "Workloads put back into the queue.")
+        self.moved = self.metrics.counter(
+            "moved", "workloads", "Workloads moved to a queue that somebody serves."
+        )
+        self.starving = self.metrics.gauge(
+            "starving", "workloads", "Workloads that wait in a queue without a healthy agent.", ["queue"]
+        )
         self.failed_steps = self.metrics.counter(
             "step", "errors", "Steps that failed and are tried again.", ["step"]
         )

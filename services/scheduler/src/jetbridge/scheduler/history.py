@@ -34,6 +34,7 @@ from nats.js.errors import NotFoundError
 
 from jetbridge.bus.kv import answered
 from jetbridge.contracts.envelope import Envelope, MessageError, open_envelope, read_body
+from jetbridge.contracts.failover import WorkloadMoved, WorkloadStarving
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadFinished, WorkloadLeased
 from jetbridge.contracts.records import AgentRecord
@@ -54,6 +55,10 @@ LOOK_BACK = timedelta(minutes=10)
 Where a new consumer begins: a bus that was set up anew, or one whose consumer somebody deleted, should
 neither lose the last events nor write a week of them again.
 """
+
+Told = WorkloadLeased | WorkloadFinished | WorkloadStarving | WorkloadMoved
+TOLD: tuple[type[Told], ...] = (WorkloadLeased, WorkloadFinished, WorkloadStarving, WorkloadMoved)
+"""Events that a task's history tells, as ``jetbridge.leased`` and so on."""
 
 FindAgent = Callable[[str], AgentRecord | None]
 log = structlog.get_logger(__name__)
@@ -163,28 +168,27 @@ def read_entry(data: bytes, find_agent: FindAgent) -> HistoryEntry | None:
     """Return the audit log entry of an event, or None when it has none."""
     try:
         envelope = open_envelope(data)
-        if envelope.type not in (WorkloadLeased.TYPE, WorkloadFinished.TYPE):
+        if envelope.type not in {told.TYPE for told in TOLD}:
             return None
-        body: WorkloadLeased | WorkloadFinished = read_body(envelope, WorkloadLeased, WorkloadFinished)  # type: ignore[assignment]  # mypy joins to Body
+        body: Told = read_body(envelope, *TOLD)
     except MessageError as exc:
         log.warning("history.event_set_aside", reason=str(exc), stream=EVENTS_STREAM)
         return None
     return _entry_of(body, envelope, find_agent) if body.coordinates.task_id else None
 
 
-def _entry_of(
-    body: WorkloadLeased | WorkloadFinished, envelope: Envelope, find_agent: FindAgent
-) -> HistoryEntry:
-    agent = find_agent(body.agent)
-    facts: dict[str, Any] = {
-        "agent": body.agent,
-        "site": agent.site if agent else "",
-        "queue": body.queue,
-        "lease": str(LeaseKey(body.workload_id, body.epoch)),
-        "at": envelope.time.isoformat(),
-    }
+def _entry_of(body: Told, envelope: Envelope, find_agent: FindAgent) -> HistoryEntry:
+    facts: dict[str, Any] = {"queue": body.queue, "at": envelope.time.isoformat()}
+    if isinstance(body, WorkloadLeased | WorkloadFinished):
+        agent = find_agent(body.agent)
+        lease = str(LeaseKey(body.workload_id, body.epoch))
+        facts = {"agent": body.agent, "site": agent.site if agent else "", **facts, "lease": lease}
+    else:
+        facts["reason"] = body.reason
     if isinstance(body, WorkloadFinished):
         facts |= {"outcome": body.outcome, "exit_code": body.exit_code, "reason": body.reason}
+    if isinstance(body, WorkloadMoved):
+        facts["to"] = body.to
     extra = json.dumps({name: value for name, value in facts.items() if value not in ("", None)})
     return HistoryEntry(
         event=f"jetbridge.{body.TYPE.removeprefix('workload.')}", coordinates=body.coordinates, extra=extra

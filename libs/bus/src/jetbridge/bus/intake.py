@@ -1,5 +1,5 @@
 """
-What to do with a message from WORK. Pure: bytes and a record in, a verdict out.
+What to do with a message from WORK, for gateways and routers. Pure: bytes and a record in, a verdict out.
 
 The record is the truth and the message a hint, so a message is worth what the record says it is.
 """
