@@ -149,10 +149,10 @@ class WorkloadStore:
         """
         Have waiting work wait in the lane of queue ``to``; say whether it was this call that moved it.
 
-        The caller holds ``message``, unacknowledged, and acknowledges it afterwards. First comes the copy in the
-        other lane, under an id that a repetition after a crash shares, then the record; dying in between leaves
-        two messages of one submission, which changes nothing. A record that moved on meanwhile, because
-        somebody took the copy, is left as it is.
+        The caller holds ``message``, unacknowledged, and acknowledges it afterwards. First comes the copy in
+        the other lane, under an id that a repetition after a crash shares, then the record; dying in between
+        leaves two messages of one submission, which changes nothing. A record that moved on meanwhile,
+        because somebody took the copy, is left as it is.
         """
         envelope, submitted = message
         record = workload.record
