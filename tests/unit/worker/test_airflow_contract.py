@@ -50,6 +50,7 @@ print(json.dumps({
     "tls_context_is_cached": tls_context() is tls_context(),
     "execute_task": parameters(coordinator._PythonCoordinator.execute_task),
     "start": parameters(supervisor.ActivitySubprocess.start),
+    "service_subprocess": parameters(supervisor.ActivitySubprocess._service_subprocess),
     "selector_is_a_field": "selector" in parameters(supervisor.ActivitySubprocess),
     "waits_on_the_heartbeat_interval": supervisor.MIN_HEARTBEAT_INTERVAL,
     "missing_preloads": [name for name in PRELOADED_MODULES if not preloads(name)],
@@ -138,6 +139,8 @@ def test_how_tasks_are_coordinated(airflow):
     given = set(airflow["execute_task"]) - {"self", "kwargs"}
     assert given <= set(airflow["start"]) | {"subprocess_logs_to_stdout"}
     assert airflow["selector_is_a_field"]
+    # Called between two waits; a watch over the task's memory hangs on it.
+    assert airflow["service_subprocess"] == ["self", "max_wait_time", "raise_on_timeout", "expect_signal"]
     assert airflow["waits_on_the_heartbeat_interval"] > 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from pathlib import Path
 
 # From <linux/prctl.h>.
 _PR_SET_PDEATHSIG = 1
@@ -39,6 +40,21 @@ def die_with_parent(parent_pid: int, death_signal: signal.Signals) -> None:
 def adopt_orphans() -> None:
     """Become the new parent of descendants whose parent ends, in init's place, so none can escape."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def raise_oom_score(points: int) -> None:
+    """
+    Make this process, and all it starts from now on, more likely to be killed when memory runs out.
+
+    For a process whose memory is hidden, and which hides it again: only root may write the file of such a
+    one. Raises :class:`OSError` where the file cannot be written.
+    """
+    _prctl(_PR_SET_DUMPABLE, 1)
+    try:
+        file = Path("/proc/self/oom_score_adj")
+        file.write_text(str(min(1000, int(file.read_text()) + points)))
+    finally:
+        hide_memory()
 
 
 def hide_memory() -> None:

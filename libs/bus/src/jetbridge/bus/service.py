@@ -31,8 +31,8 @@ async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
     """
     Cancel tasks until they have ended.
 
-    Once may not be enough: ``asyncio.wait_for`` of Python 3.11, which nats-py uses for every request, swallows
-    a cancellation that arrives together with the answer.
+    Once may not be enough: ``asyncio.wait_for`` of Python 3.11, which nats-py uses for every request,
+    swallows a cancellation that arrives together with the answer.
     """
     pending = set(tasks)
     while pending:

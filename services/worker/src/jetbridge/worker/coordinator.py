@@ -1,5 +1,5 @@
 """
-Notices the end of a task at once. An Airflow coordinator (``[sdk] coordinators``), for Airflow 3.3.
+Notices the end of a task at once, and its memory. An Airflow coordinator (``[sdk] coordinators``) for 3.3.
 
 Airflow's supervisor waits in ``select`` on the task's sockets for up to ``[workers]
 min_heartbeat_interval`` (5 s). When a task ends, its sockets close a moment before the kernel lets the
@@ -21,6 +21,8 @@ from typing import Any
 import attrs
 from airflow.sdk.execution_time.coordinator import BaseCoordinator
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
+
+from jetbridge.worker import memory
 
 
 class ChildAwareSelector(selectors.DefaultSelector):
@@ -58,9 +60,23 @@ class ChildAwareSelector(selectors.DefaultSelector):
 
 @attrs.define(kw_only=True)
 class PromptActivitySubprocess(ActivitySubprocess):
-    """Airflow's own, with a :class:`ChildAwareSelector`."""
+    """Airflow's own, with a :class:`ChildAwareSelector` and an eye on the task's memory."""
 
     selector: selectors.BaseSelector = attrs.field(factory=ChildAwareSelector, repr=False)
+
+    def _service_subprocess(
+        self,
+        max_wait_time: float,
+        raise_on_timeout: bool = False,  # noqa: FBT001, FBT002 - Airflow's
+        expect_signal: int | None = None,
+    ) -> Any:
+        if not memory.watch.limit_bytes:
+            return super()._service_subprocess(max_wait_time, raise_on_timeout, expect_signal)
+        short = min(max_wait_time, memory.LOOK_SECONDS)
+        ended = super()._service_subprocess(short, raise_on_timeout, expect_signal)
+        if ended is None and memory.watch.look(self.pid):
+            self.process_log.critical(f"Task {memory.watch.killed_because}.")
+        return ended
 
 
 class PromptPythonCoordinator(BaseCoordinator):

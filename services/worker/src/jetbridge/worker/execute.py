@@ -35,6 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
+from jetbridge.worker import memory
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 
@@ -61,6 +62,9 @@ LEASE_VARIABLE = "JETBRIDGE_LEASE"
 Tells a task under which lease it runs, ``<TI id>.<epoch>``: one attempt, never given to another. A fencing
 token for whatever the task writes to.
 """
+
+KILLED = "its process was killed by SIGKILL, most likely by the kernel because memory ran out"
+"""Said of a task that nobody here has killed."""
 
 _workload: TypeAdapter[Any] = TypeAdapter(workloads.ExecutorWorkload)
 log = structlog.get_logger(__name__)
@@ -94,11 +98,14 @@ def run(order: Order, server: str) -> Result:
         workload = _read_workload(order)
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
+        memory.watch.limit_bytes = order.memory_limit_bytes
         exit_code = _supervise(workload, order, server)
     except Exception as error:
         log.exception("workload failed", lease=order.lease)
         return Result(outcome=Outcome.FAILED, reason=describe(error))
-    return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code)
+    if memory.watch.killed_because:
+        return Result(outcome=Outcome.FAILED, exit_code=exit_code, reason=memory.watch.killed_because)
+    return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code, reason=KILLED if exit_code == -9 else "")
 
 
 def _supervise(workload: Any, order: Order, server: str) -> int:

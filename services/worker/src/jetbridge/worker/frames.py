@@ -94,12 +94,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     ``spec`` is Airflow's workload as JSON without a token; ``token`` is the lease's. ``outbox`` is where to
     keep what the plane cannot take while it is away; empty for a task that does not ride through that.
+
+    ``memory_limit_bytes`` is what the task and all it starts may take together; 0 is no limit.
     """
 
     lease: str
     spec: msgspec.Raw
     token: str
     outbox: str = ""
+    memory_limit_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"

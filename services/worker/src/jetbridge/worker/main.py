@@ -70,6 +70,7 @@ async def run(settings: WorkerSettings) -> ExitCode:
             tasks,
             slots=settings.slots,
             stop_grace_seconds=settings.stop_grace_seconds,
+            task_memory_bytes=settings.task_memory_mib << 20,
         )
         return await run_agent(session, worker, tasks, stop, _limits(settings))
 

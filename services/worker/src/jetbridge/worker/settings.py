@@ -23,6 +23,12 @@ class WorkerSettings(AgentSettings):
         ge=0,
         description="Seconds between SIGTERM and SIGKILL for a task that has to end (its on_kill runs).",
     )
+    task_memory_mib: int = Field(
+        default=0,
+        ge=0,
+        description="Limit of the memory a task and what it starts may take together; some 100 MiB of it are "
+        "shared with the worker. A task that takes more is killed. 0 means no limit of ours.",
+    )
     preload: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Modules to import once instead of in every task, for example pandas, by commas.",

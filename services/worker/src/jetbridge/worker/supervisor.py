@@ -12,8 +12,11 @@ import sys
 import traceback
 from typing import NoReturn
 
-from jetbridge.agent.prctl import adopt_orphans, die_with_parent
+from jetbridge.agent.prctl import adopt_orphans, die_with_parent, raise_oom_score
 from jetbridge.worker import frames
+
+OOM_SCORE = 500
+"""Added to ``oom_score_adj``: a task counts as if it took half of the machine's memory more than it does."""
 
 
 def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn:
@@ -28,6 +31,7 @@ def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn
         os.setsid()
         adopt_orphans()
         die_with_parent(server_pid, signal.SIGKILL)
+        _go_first_when_memory_runs_out()
         _bind_task(result)
         from jetbridge.worker import execute  # noqa: PLC0415 - imported by the fork server; here it is free
 
@@ -40,6 +44,18 @@ def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _go_first_when_memory_runs_out() -> None:
+    """
+    Have the kernel take this process or its task, whichever is larger, before agent and fork server.
+
+    Before the order is read: for the moment this takes, others of the same user may look into this process.
+    """
+    try:
+        raise_oom_score(OOM_SCORE)
+    except OSError as error:  # a /proc that cannot be written; the task can run all the same
+        print(f"oom_score_adj stays as it is: {error}", file=sys.stderr)  # noqa: T201 - no logging here yet
 
 
 def _bind_task(result: int) -> None:

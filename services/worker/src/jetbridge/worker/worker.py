@@ -114,6 +114,7 @@ class Worker:
 
     :param slots: workloads at the same time
     :param stop_grace_seconds: between SIGTERM and SIGKILL for a workload that has to end
+    :param task_memory_bytes: what a task may take; 0 is no limit
     """
 
     def __init__(  # noqa: PLR0913 - what it works with, and what it may
@@ -125,6 +126,7 @@ class Worker:
         *,
         slots: int,
         stop_grace_seconds: float,
+        task_memory_bytes: int = 0,
     ) -> None:
         self._session = session
         self._processes = processes
@@ -132,6 +134,7 @@ class Worker:
         self._tasks = tasks
         self._slots = slots
         self._stop_grace_seconds = stop_grace_seconds
+        self._task_memory_bytes = task_memory_bytes
         self._table: dict[str, Lease] = {}
         self._unknown: frozenset[str] = frozenset()
         self._terminated_because = ""
@@ -310,7 +313,13 @@ class Worker:
         if lease.stopped.is_set():
             return Exited(lease=lease.id, outcome=Outcome.FAILED, reason="stopped before it was started")
         outbox = str(self._outboxes.path_of(lease.id)) if lease.good_seconds else ""
-        order = Order(lease=lease.id, spec=offer.spec, token=token, outbox=outbox)
+        order = Order(
+            lease=lease.id,
+            spec=offer.spec,
+            token=token,
+            outbox=outbox,
+            memory_limit_bytes=self._task_memory_bytes,
+        )
         return await self._processes.run(order, self._hold, lease.good_seconds)
 
     def _stop(self, lease: Lease, state: State) -> None:
