@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 QUEUE = "queue:default"
 HEARTBEAT_TIMEOUT_SECONDS = 20
-"""Of Airflow's scheduler, in the world of the long outage: a small part of the outage, as 300 s are of hours."""
+"""Of the scheduler, in the world of the long outage: a part of the outage, as 300 s are of hours."""
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.settings import BusSettings
-from jetbridge.bus.workloads import NewWorkload, WorkloadStore
+from jetbridge.bus.workloads import NewWorkload, WorkloadStore, terms_of
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.presence import GATEWAYS_KEY, PRESENCE_KEY, member_of
 from jetbridge.sentinel.looking import Lookout
@@ -121,7 +121,7 @@ async def start_sentinel(bus, store, redis_url, running):
 def lease(store):
     """Submit a workload and lease it to an agent, as executor, gateway and agent would."""
 
-    async def make(name, instance, **options):
+    async def make(name, instance, terms=terms_of, **options):
         new = NewWorkload(
             workload_id=str(uuid.uuid4()),
             kind=WorkloadKind.TASK,
@@ -133,7 +133,7 @@ def lease(store):
         )
         await store.submit(new)
         key = await store.offer(await store.get(new.workload_id), name, "ack", instance)
-        await store.accept(key, name)
+        await store.accept(key, name, terms=terms)
         return key
 
     return make

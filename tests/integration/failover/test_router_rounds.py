@@ -9,6 +9,7 @@ import pytest
 from jetbridge.bus.errors import LeaseLostError
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.workloads import Terms
 from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.records import Health, HealthRecord, OnAgentLost, WorkloadState
 from jetbridge.router.metrics import RouterMetrics
@@ -50,10 +51,15 @@ async def start_router(bus, store, running, airflow):
 
 @pytest.fixture
 def say(bus):
-    async def say(agent, health):
+    async def say(agent, health, silent_seconds=0.0):
         store = await HealthStore.open(bus)
         record = HealthRecord(
-            agent=agent[0], instance=agent[1], health=health, since=datetime.now(UTC), reason="silent"
+            agent=agent[0],
+            instance=agent[1],
+            health=health,
+            since=datetime.now(UTC),
+            reason="silent",
+            silent_seconds=silent_seconds,
         )
         before = await store.bucket.get(f"{agent[0]}/{agent[1]}")
         await store.change(before, record)
@@ -107,6 +113,45 @@ async def test_a_task_that_must_not_run_again_fails(start_router, say, lease, st
     record = await eventually(failed)
     assert record.outcome is Outcome.FAILED
     assert f"agent {agent[0]} was lost" in record.reason
+
+
+def waits(seconds):
+    return lambda _record: Terms(on_agent_lost=OnAgentLost.WAIT, wait_seconds=seconds, lease_seconds=seconds)
+
+
+async def test_a_lease_that_waits_is_left_to_its_lost_agent_until_its_time_is_over(
+    start_router, say, lease, store, agent, airflow, eventually
+):
+    ordinary = await lease(agent[0], agent[1])
+    longer = await lease(agent[0], agent[1], terms=waits(600.0))
+    await start_router()
+    await say(agent, Health.LOST, 120.0)
+    await eventually(lambda: _gone(store, ordinary))  # the router did look
+    assert (await store.get(longer.workload_id)).record.state is WorkloadState.LEASED
+    await say(agent, Health.LOST, 599.0)  # as if the sentinel had counted on; the last second is the router's
+
+    async def failed():
+        entry = await store.get(longer.workload_id)
+        return entry.record.state is WorkloadState.FINISHED and entry.record
+
+    record = await eventually(failed)
+    assert record.outcome is Outcome.FAILED
+    assert "the wait of 600 s is over" in record.reason
+    assert airflow.asked == [ordinary.workload_id]
+
+
+async def test_an_agent_that_is_heard_again_in_time_keeps_its_lease(
+    start_router, say, lease, store, agent, eventually
+):
+    longer = await lease(agent[0], agent[1], terms=waits(600.0))
+    await start_router()
+    await say(agent, Health.LOST, 599.5)
+    await say(agent, Health.HEALTHY)
+    other = ("lost-too", agent[1])
+    lost = await lease(*other)
+    await say(other, Health.LOST)
+    await eventually(lambda: _gone(store, lost))
+    assert (await store.get(longer.workload_id)).record.state is WorkloadState.LEASED
 
 
 async def test_while_airflow_is_away_the_work_waits_fenced(

@@ -62,6 +62,14 @@ def test_an_agent_that_was_seen_to_end_is_not_waited_for():
     assert decide(WAITING, holder(Health.LOST, attested=True)) is Action.FAIL
 
 
+def test_unless_a_newer_process_can_say_how_its_work_ended():
+    seen_to_end = holder(Health.LOST, attested=True)
+    assert decide(WAITING, seen_to_end, is_succeeded=True) is Action.NOTHING
+    assert decide(WAITING, seen_to_end, 600.0, is_succeeded=True) is Action.FAIL
+    ordinary = workload(WorkloadState.LEASED)
+    assert decide(ordinary, seen_to_end, is_succeeded=True) is Action.RELEASE
+
+
 def test_a_suspect_is_waited_for_however_long():
     assert decide(WAITING, holder(Health.SUSPECT), 1e9) is Action.NOTHING
 

@@ -48,24 +48,30 @@ def silences(clock):
 
 
 def test_silence_goes_on_from_what_the_sentinel_had_proven(silences, clock):
-    silences.note("a/i", health(Health.LOST, 120.0))
+    lost = health(Health.LOST, 120.0)
+    assert silences.seconds("a/i", lost) == 120
     clock.now += 30
-    assert silences.seconds("a/i") == 150
+    assert silences.seconds("a/i", lost) == 150
 
 
 @pytest.mark.parametrize("after", [health(Health.HEALTHY), health(Health.SUSPECT, 15.0), None])
 def test_an_agent_that_was_heard_is_not_silent(silences, clock, after):
-    silences.note("a/i", health(Health.LOST, 120.0))
-    silences.note("a/i", after)
+    silences.seconds("a/i", health(Health.LOST, 120.0))
     clock.now += 30
-    assert silences.seconds("a/i") == 0
+    assert silences.seconds("a/i", after) == 0
+    assert silences.seconds("a/i", health(Health.LOST, 120.0)) == 120
 
 
 def test_lost_again_counts_anew(silences, clock):
-    silences.note("a/i", health(Health.LOST, 120.0))
+    silences.seconds("a/i", health(Health.LOST, 120.0))
     clock.now += 500
-    silences.note("a/i", health(Health.LOST, 120.0, revision=3))  # that it was heard in between went unseen
-    assert silences.seconds("a/i") == 120
+    again = health(Health.LOST, 120.0, revision=3)  # that it was heard in between went unseen
+    assert silences.seconds("a/i", again) == 120
+
+
+def test_a_router_that_starts_anew_counts_from_what_it_finds(clock):
+    clock.now += 500
+    assert Silences(clock).seconds("a/i", health(Health.LOST, 120.0)) == 120
 
 
 def waiting(lease_seconds, wait_seconds):
@@ -116,12 +122,11 @@ def test_never_taken_back_before_the_agent_has_killed_it(
     silences = Silences(clock)
     clock.now = at + read_after
     written = health(Health.LOST, silence.seconds)
-    silences.note("a/i", written)
     leased = _on_terms(record, terms)
-    remaining = max(0.0, terms.lease_seconds - silences.seconds("a/i"))
+    remaining = max(0.0, terms.lease_seconds - silences.seconds("a/i", written))
     for moment in (clock.now, clock.now + min(gap, remaining), clock.now + remaining):
         clock.now = moment
-        if decide(leased, written.record, silences.seconds("a/i")) is not Action.NOTHING:
+        if decide(leased, written.record, silences.seconds("a/i", written)) is not Action.NOTHING:
             assert moment > fenced_at
 
 

@@ -18,7 +18,13 @@ class Action(StrEnum):
     REQUEUE = "requeue"
 
 
-def decide(record: WorkloadRecord, holder: HealthRecord | None, silent_seconds: float = 0.0) -> Action:
+def decide(
+    record: WorkloadRecord,
+    holder: HealthRecord | None,
+    silent_seconds: float = 0.0,
+    *,
+    is_succeeded: bool = False,
+) -> Action:
     """
     Return the next step; taking it twice, or by two routers, changes nothing more.
 
@@ -27,12 +33,15 @@ def decide(record: WorkloadRecord, holder: HealthRecord | None, silent_seconds: 
     holder was silent for all its time or was seen to end.
 
     :param silent_seconds: proven silence of the holder
+    :param is_succeeded: whether a newer process of the holder's name lives. It finds what the holder left and
+        says how a ``wait`` lease ended, which may be well.
     """
     if record.state is WorkloadState.RELEASED:
         return Action.REQUEUE
     if record.state is not WorkloadState.LEASED or holder is None or not is_lost(holder):
         return Action.NOTHING
-    if not holder.attested and silent_seconds < record.lease_seconds:
+    is_sure = holder.attested and not is_succeeded
+    if silent_seconds < record.lease_seconds and not is_sure:
         return Action.NOTHING
     return Action.FAIL if record.on_agent_lost in FAILS_WHEN_LOST else Action.RELEASE
 

@@ -49,8 +49,9 @@ async def _run(settings: RouterSettings, bus_settings: BusSettings) -> None:
         workloads = BucketMirror(bus, store.bucket)
         health = BucketMirror(bus, (await HealthStore.open(bus)).bucket)
         requeue = through_bridge(await RpcClient.open(bus), settings.bridge_timeout_seconds)
-        rounds = Rounds(workloads, health, store, requeue, metrics, settings.round_interval_seconds)
         lanes = await _lane_rounds(bus, store, workloads, health, metrics, settings)
+        interval, agents = settings.round_interval_seconds, lanes.view.agents
+        rounds = Rounds(workloads, health, store, requeue, metrics, interval, agents)
         if settings.metrics_port:
             start_http_server(settings.metrics_port, registry=metrics.metrics.registry)
         await run_until_stopped(

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from jetbridge.bus.errors import BusError, LeaseLostError
-from jetbridge.bus.health import health_key
+from jetbridge.bus.health import health_key, is_lost
 from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.contracts.failover import WorkloadReleased
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome
-from jetbridge.contracts.records import HealthRecord, WorkloadRecord
+from jetbridge.contracts.records import AgentRecord, HealthRecord, WorkloadRecord
 from jetbridge.router.decisions import Action, decide, reason
 from jetbridge.router.metrics import RouterMetrics
 from jetbridge.router.silences import Silences
@@ -46,6 +46,7 @@ class Rounds:
     requeue: Requeue
     metrics: RouterMetrics
     interval_seconds: float
+    agents: BucketMirror[AgentRecord] | None = None
     silences: Silences = field(default_factory=Silences)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -53,7 +54,6 @@ class Rounds:
         """Make a round whenever something changed, and every ``interval_seconds`` in any case."""
         self.workloads.on_change(lambda _key, _record: self._due.set())
         self.health.on_change(lambda _key, _record: self._due.set())
-        self.health.on_change(self.silences.note)
         while True:
             await self.round()
             try:
@@ -74,8 +74,17 @@ class Rounds:
         await asyncio.gather(*steps)
 
     def _decide(self, record: WorkloadRecord) -> Action:
-        silent_seconds = self.silences.seconds(health_key(record.agent or "", record.instance))
-        return decide(record, self._holder(record), silent_seconds)
+        key = health_key(record.agent or "", record.instance)
+        silent_seconds = self.silences.seconds(key, self.health.get(key))
+        return decide(record, self._holder(record), silent_seconds, is_succeeded=self._is_succeeded(record))
+
+    def _is_succeeded(self, record: WorkloadRecord) -> bool:
+        """Say whether a newer process of the holder's name is there and lives."""
+        agent = self.agents.get(record.agent or "") if self.agents else None
+        if agent is None or agent.record.instance == record.instance:
+            return False
+        newer = self.health.get(health_key(agent.record.name, agent.record.instance))
+        return not is_lost(newer.record if newer else None)
 
     def _holder(self, record: WorkloadRecord) -> HealthRecord | None:
         entry = self.health.get(health_key(record.agent or "", record.instance))

@@ -2,7 +2,7 @@
 For how long lost agents have been silent, counted on this process' own monotonic clock.
 
 The sentinel says so once, when it finds an agent lost: with the silence it has proven by then. From the
-moment that was read here the time goes on, until the sentinel says something else. So the count is never
+moment that was seen here the time goes on, until the sentinel says something else. So the count is never
 ahead of the truth; a router that starts anew, or misses a change, is behind it and waits longer.
 """
 
@@ -17,20 +17,28 @@ from jetbridge.bus.kv import Versioned
 from jetbridge.contracts.records import HealthRecord
 
 
+@dataclass(frozen=True)
+class _Loss:
+    """One verdict, and since when the agent was silent if it was right."""
+
+    revision: int
+    since: float
+
+
 @dataclass
 class Silences:
-    """Silence by health key; feed :meth:`note` every change of the health mirror."""
+    """Silence by health key. Ask in every round: what was not seen yet is counted from then on."""
 
     clock: Callable[[], float] = time.monotonic
-    _since: dict[str, float] = field(default_factory=dict)
+    _losses: dict[str, _Loss] = field(default_factory=dict)
 
-    def note(self, key: str, entry: Versioned[HealthRecord] | None) -> None:
-        """Take in a change: a new record replaces what the one before proved."""
+    def seconds(self, key: str, entry: Versioned[HealthRecord] | None) -> float:
+        """Return the silence proven so far, given the health record; 0 for an agent that is not lost."""
         if entry is None or not is_lost(entry.record):
-            self._since.pop(key, None)
-        else:
-            self._since[key] = self.clock() - entry.record.silent_seconds
-
-    def seconds(self, key: str) -> float:
-        """Return the silence proven so far; 0 for an agent that is not lost."""
-        return self.clock() - self._since[key] if key in self._since else 0.0
+            self._losses.pop(key, None)
+            return 0.0
+        known = self._losses.get(key)
+        if known is None or known.revision != entry.revision:
+            known = _Loss(entry.revision, self.clock() - entry.record.silent_seconds)
+            self._losses[key] = known
+        return self.clock() - known.since
