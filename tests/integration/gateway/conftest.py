@@ -22,6 +22,7 @@ from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import NewWorkload, WorkloadStore
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
+from jetbridge.contracts.scopes import TokenScopes
 from jetbridge.devstack.tls import make_certificates
 from jetbridge.gateway.gateway import open_gateway
 from jetbridge.gateway.server import bind, run
@@ -205,6 +206,9 @@ async def start_gateway(bus, nats_url, redis_url, airflow, certificates, jwt_sec
                     "airflow_jwt_secret_file": jwt_secret_file,
                     "drain_notice_seconds": 0,
                     "drain_seconds": 5,
+                    # All tests come from one address and share one Redis.
+                    "failed_logins_per_minute": 1_000_000,
+                    "registrations_per_minute": 1_000_000,
                     **changes,
                 }
             )
@@ -295,8 +299,10 @@ async def agent(gateway, tokens, queue):
     return agent
 
 
-async def new_agent(client, tokens, *queues, life=timedelta(hours=1), **changes) -> Agent:
-    token, _ = await tokens.create("test", life)
+async def new_agent(
+    client, tokens, *queues, life=timedelta(hours=1), scopes=None, certificate="", **changes
+) -> Agent:
+    token, _ = await tokens.create("test", life, TokenScopes(**scopes or {}), certificate)
     return Agent(client, str(token), f"agent-{uuid.uuid4().hex[:8]}", queues, **changes)
 
 

@@ -179,7 +179,16 @@ async def test_a_token_is_made_listed_and_revoked(environment, tokens):
     assert await state(token_id) == "valid"
     assert await state(expired.id) == "expired"
     _, table, _ = await token_command(environment, "list")
-    assert table.splitlines()[0].split() == ["ID", "NAME", "STATE", "CREATED", "EXPIRES", "REVOKED"]
+    assert table.splitlines()[0].split() == [
+        "ID",
+        "NAME",
+        "STATE",
+        "CREATED",
+        "EXPIRES",
+        "USED",
+        "FROM",
+        "FOR",
+    ]
     assert "rig 7" in table
     assert token.split("_", 2)[2] not in table
 

@@ -25,7 +25,7 @@ def register(plane):
             token_id="x",
             registered_at=datetime.now(UTC),
         )
-        await (await AgentStore.open(plane.bus)).register(record)
+        await (await AgentStore.open(plane.bus)).bucket.put(record.name, record)
 
     return register
 

@@ -18,6 +18,8 @@ SNAPSHOT = Path(__file__).parents[3] / "docs" / "openapi.json"
 class Settings:
     read_seconds = 1.0
     max_body_bytes = 1 << 20
+    failed_logins_per_minute = 60
+    trusted_proxies = ()
 
 
 class Nothing:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from jetbridge.bus.connection import Bus
+from jetbridge.bus.errors import ConflictError, NameTakenError
 from jetbridge.bus.kv import RecordBucket, Versioned
 from jetbridge.contracts.records import AgentRecord
 from jetbridge.contracts.subjects import AGENTS_BUCKET
 
+MayReplace = Callable[[AgentRecord], Awaitable[bool]]
+
 
 class AgentStore:
-    """Durable facts about agents, by name. The newest registration of a name wins."""
+    """Durable facts about agents, by name. The newest registration of a name wins, if it may."""
 
     def __init__(self, bucket: RecordBucket[AgentRecord]) -> None:
         """Use :meth:`open` instead."""
@@ -25,6 +30,20 @@ class AgentStore:
         """Return the agent's record."""
         return await self.bucket.get(name)
 
-    async def register(self, record: AgentRecord) -> int:
-        """Write the record, replacing an earlier process of the same name."""
-        return await self.bucket.put(record.name, record)
+    async def register(self, record: AgentRecord, may_replace: MayReplace) -> int:
+        """
+        Write the record, replacing an earlier process of the same name.
+
+        Raises :class:`NameTakenError` when ``may_replace(earlier)`` says no. Of two that race, the later one
+        meets the earlier one's record.
+        """
+        while True:
+            before = await self.bucket.get(record.name)
+            try:
+                if before is None:
+                    return await self.bucket.create(record.name, record)
+                if not await may_replace(before.record):
+                    raise NameTakenError(f"agent {record.name!r} belongs to token {before.record.token_id}")
+                return await self.bucket.update(record.name, record, before.revision)
+            except ConflictError:
+                continue

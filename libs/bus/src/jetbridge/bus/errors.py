@@ -21,3 +21,7 @@ class ConflictError(BusError):
 
 class LeaseLostError(BusError):
     """The lease is not held by this agent any more, or never was. Trying again does not help."""
+
+
+class NameTakenError(BusError):
+    """An agent's name belongs to somebody else's token. Trying again does not help until that one is dead."""

@@ -26,6 +26,7 @@ class ProblemType(Enum):
     UNSUPPORTED_MEDIA = ("unsupported-media-type", 415, "The body must be application/json")
     UNKNOWN_CONTRACT = ("unknown-contract", 422, "The agent speaks a newer contract than this gateway")
     UNUSABLE = ("unusable", 422, "The plane cannot use what was sent")
+    TOO_MANY = ("too-many-requests", 429, "Too many requests in a short time")
     INTERNAL = ("internal", 500, "The gateway failed")
     UPSTREAM = ("upstream", 502, "Airflow's API server did not answer")
     UNAVAILABLE = ("unavailable", 503, "The plane cannot do this right now")

@@ -14,6 +14,7 @@ import msgspec
 
 from jetbridge.contracts.ids import AgentName, WorkloadId
 from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind
+from jetbridge.contracts.scopes import TokenScopes
 
 
 class WorkloadState(StrEnum):
@@ -141,7 +142,9 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     One agent token. Only the SHA-256 of its secret is kept.
 
     A plain hash is enough: the secret is 256 random bits, so there is nothing to guess and a slow
-    hash would only slow the gateway.
+    hash would only slow the gateway. After a rotation ``previous_sha256`` is that of the secret before, taken
+    until ``previous_until``. With ``certificate_sha256`` the token is taken only over a connection with
+    exactly that client certificate: the hash of its DER form, in lower-case hex.
     """
 
     VERSION: ClassVar[int] = 1
@@ -153,6 +156,25 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    scopes: TokenScopes = TokenScopes()
+    rotated_at: datetime | None = None
+    previous_sha256: str = ""
+    previous_until: datetime | None = None
+    certificate_sha256: str = ""
+
+
+class TokenUseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    When a token, or a credential that it was exchanged for, was last used, and from which address.
+
+    Written at most once a minute by each gateway. For people; lost with NATS' memory.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    used_at: datetime
+    address: str
 
 
 class Health(StrEnum):
@@ -194,6 +216,7 @@ ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (
     LaneRecord,
     AgentRecord,
     TokenRecord,
+    TokenUseRecord,
     HealthRecord,
 )
 """Every record there is; the schema snapshot is checked against this list."""

@@ -11,6 +11,7 @@ EVENTS_STREAM = "EVENTS"
 WORKLOADS_BUCKET = "workloads"
 AGENTS_BUCKET = "agents"
 TOKENS_BUCKET = "tokens"
+TOKEN_USES_BUCKET = "token-uses"  # noqa: S105 - a name, not a secret
 KEYS_BUCKET = "keys"
 HEALTH_BUCKET = "health"
 LANES_BUCKET = "lanes"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
 from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.tokens import is_alive
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.contracts.api import (
     HeartbeatRequest,
@@ -22,8 +24,10 @@ from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
 from jetbridge.gateway.holdings import Holdings
+from jetbridge.gateway.known import Known
 from jetbridge.gateway.presence import Presence
 from jetbridge.gateway.problems import ProblemError, unavailable
+from jetbridge.gateway.scope_rules import check_registration
 from jetbridge.gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
@@ -34,6 +38,7 @@ class AgentDesk:
     """Where agents introduce themselves and report."""
 
     store: AgentStore
+    tokens: Known[TokenRecord]
     events: WorkloadStore
     holdings: Holdings
     contact: Contact
@@ -49,7 +54,8 @@ class AgentDesk:
         """
         if request.name.endswith("\n"):  # in a regular expression, $ also matches before a last line break
             raise ProblemError(ProblemType.MALFORMED, "An agent's name holds no line break.")
-        await self.store.register(_record(request, token))
+        check_registration(token, request, require_scopes=self.settings.require_scopes)
+        await self.store.register(_record(request, token), partial(self._may_replace, token))
         event = AgentRegistered(
             agent=request.name, role=request.role, queues=request.queues, token_id=token.id
         )
@@ -64,6 +70,17 @@ class AgentDesk:
             poll_wait_seconds=settings.poll_wait_seconds,
             lease_seconds=settings.lease_seconds,
         )
+
+    async def _may_replace(self, token: TokenRecord, earlier: AgentRecord) -> bool:
+        """
+        Say whether a token may take over an agent's name: with the name go the leases.
+
+        It belongs to the token that registered it, for as long as that is alive.
+        """
+        if earlier.token_id == token.id:
+            return True
+        owner = self.tokens.get(earlier.token_id) or await self.tokens.confirm(earlier.token_id)
+        return owner is None or not is_alive(owner.record, datetime.now(UTC))
 
     async def heartbeat(self, request: HeartbeatRequest, caller: Caller) -> HeartbeatResponse:
         """

@@ -26,5 +26,6 @@ def build_app(gateway: Gateway) -> ASGIApp:
     ):
         app.include_router(routes(gateway))
     app.openapi = document_of(app)  # type: ignore[method-assign]  # as FastAPI's manual says
-    answer_problems(app, gateway.metrics)
-    return Guard(app, gateway.metrics)
+    settings = gateway.settings
+    answer_problems(app, gateway.metrics, gateway.limits, settings.failed_logins_per_minute)
+    return Guard(app, gateway.metrics, settings.trusted_proxies)

@@ -8,7 +8,8 @@ revocation therefore acts as soon as the mirror has it, well within a second.
 ================================================  =========================================
 case                                              answer
 ================================================  =========================================
-no, malformed, unknown, wrong, expired, revoked   401, always the same
+no, malformed, unknown, wrong, expired, revoked   401, always the same; too many from one address: 429
+from an address or without a certificate …        403: only somebody who has the token gets to know
 agent's record gone                               401: register anew
 agent's record names another instance             409 agent-replaced: a newer process took over
 NATS cannot be asked and the mirror says no       503: nothing is known, so nothing is decided
@@ -18,11 +19,12 @@ NATS cannot be asked and the mirror says no       503: nothing is known, so noth
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
+
+from starlette.types import Scope
 
 from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.bus.tokens import hash_secret, is_alive, is_valid
@@ -32,9 +34,18 @@ from jetbridge.contracts.records import AgentRecord, TokenRecord
 from jetbridge.gateway.budget import Budget
 from jetbridge.gateway.credentials import AgentClaims, Credentials, LeaseClaims, TriggerClaims
 from jetbridge.gateway.known import Known
+from jetbridge.gateway.origin import origin_of
 from jetbridge.gateway.problems import ProblemError, unauthenticated, unavailable
+from jetbridge.gateway.scope_rules import check_origin
+from jetbridge.gateway.token_use import TokenUse
 
-_NOBODY = hash_secret("no token has this secret")
+_NOBODY = TokenRecord(
+    id="",
+    name="",
+    secret_sha256=hash_secret("no token has this secret"),
+    created_at=datetime.min.replace(tzinfo=UTC),
+    expires_at=datetime.min.replace(tzinfo=UTC),
+)
 _UNKNOWN_TOKEN_READS_PER_SECOND = 20.0
 """Reads spent on token ids the mirror lacks. Anybody can make such ids up, so the reads are rationed."""
 
@@ -51,6 +62,7 @@ class Caller:
 
     claims: AgentClaims
     record: AgentRecord
+    token: TokenRecord
 
     @property
     def name(self) -> str:
@@ -59,21 +71,33 @@ class Caller:
 
 
 class Gatekeeper:
-    """Turns the ``Authorization`` of a request into who asks, or raises the problem to answer with."""
+    """Turns a request's ``Authorization`` and origin into who asks, or raises the problem to answer with."""
 
     def __init__(
         self,
         credentials: Credentials,
         tokens: Known[TokenRecord],
         agents: Known[AgentRecord],
+        uses: TokenUse,
     ) -> None:
         self.credentials = credentials
         self.tokens = tokens
         self.agents = agents
+        self._uses = uses
         self._unknown = Budget(_UNKNOWN_TOKEN_READS_PER_SECOND)
 
-    async def registrant(self, headers: Headers) -> TokenRecord:
-        """Return the record of a valid agent token; 401 otherwise."""
+    async def registrant(self, scope: Scope) -> TokenRecord:
+        """Return the record of a valid agent token; raises 401, 403 or 503."""
+        record = await self._valid_token(scope["headers"])
+        self._admit(record, scope)
+        return record
+
+    def _admit(self, token: TokenRecord, scope: Scope) -> None:
+        origin = origin_of(scope)
+        check_origin(token, origin)
+        self._uses.note(token.id, origin.address)
+
+    async def _valid_token(self, headers: Headers) -> TokenRecord:
         try:
             token = AgentToken.parse(bearer(headers))
         except InvalidIdError as exc:
@@ -81,7 +105,7 @@ class Gatekeeper:
         record = await self._token(token.id)
         if record is None:
             # The same work as for a known id, so that the time taken does not tell which ids exist.
-            hmac.compare_digest(_NOBODY, hash_secret(token.secret))
+            is_valid(_NOBODY, token.secret, datetime.now(UTC))
             raise unauthenticated()
         if not is_valid(record, token.secret, datetime.now(UTC)):
             raise unauthenticated()
@@ -99,12 +123,13 @@ class Gatekeeper:
         found = await _answered(self.tokens.confirm(token_id))
         return found.record if found else None
 
-    async def caller(self, headers: Headers) -> Caller:
-        """Return the agent process behind a credential; raises 401, 409 or 503."""
-        claims = self.credentials.read_credential(bearer(headers))
+    async def caller(self, scope: Scope) -> Caller:
+        """Return the agent process behind a credential; raises 401, 403, 409 or 503."""
+        claims = self.credentials.read_credential(bearer(scope["headers"]))
         token = self.tokens.get(claims.token_id) or await _answered(self.tokens.confirm(claims.token_id))
         if token is None or not is_alive(token.record, datetime.now(UTC)):
             raise unauthenticated()
+        self._admit(token.record, scope)
         agent = self.agents.get(claims.agent)
         if agent is None or agent.record.instance != claims.instance:
             agent = await _answered(self.agents.confirm(claims.agent))
@@ -112,20 +137,22 @@ class Gatekeeper:
             raise unauthenticated()
         if agent.record.instance != claims.instance:
             raise replaced(claims.agent)
-        return Caller(claims, agent.record)
+        return Caller(claims, agent.record, token.record)
 
-    def holder(self, headers: Headers) -> LeaseClaims | TriggerClaims:
+    def holder(self, scope: Scope) -> LeaseClaims | TriggerClaims:
         """
         Return the lease or the trigger that a token names; 401 when its agent's token was revoked.
 
         Only *revoked* counts here: a token that merely expires ends registration and heartbeats, while a
         running task goes on until its lease ends. Whether the lease is held is asked of ``holdings``.
         """
-        claims = self.credentials.read_holder_token(bearer(headers))
+        claims = self.credentials.read_holder_token(bearer(scope["headers"]))
         agent = self.agents.get(claims.agent)
         token = self.tokens.get(agent.record.token_id) if agent else None
         if token and token.record.revoked_at:
             raise unauthenticated()
+        if token:
+            check_origin(token.record, origin_of(scope))
         return claims
 
     def refusal(self, claims: AgentClaims) -> ProblemError | None:

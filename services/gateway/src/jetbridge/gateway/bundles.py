@@ -34,6 +34,7 @@ from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.rpc import RefusalCode
 from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.problems import ProblemError, unavailable
+from jetbridge.gateway.scope_rules import check_bundles
 
 log = structlog.get_logger(__name__)
 A = TypeVar("A", bound=Body)
@@ -64,6 +65,7 @@ class BundleDesk:
 
     async def claim(self, caller: Caller, request: ClaimBundlesRequest) -> ClaimBundlesResponse:
         """Give back, take and keep bundles. Repeating it is harmless, and is what keeps them."""
+        check_bundles(caller.token, request.bundles)
         agent, instance = caller.name, caller.claims.instance
         turn = asyncio.Semaphore(_CLAIMS_AT_ONCE)
 

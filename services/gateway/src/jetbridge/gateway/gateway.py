@@ -23,6 +23,7 @@ from jetbridge.bus.keys import shared_key
 from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.token_uses import TokenUseStore
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import Terms, WorkloadStore
 from jetbridge.contracts.dag_processing import SOURCE_CLASS, SOURCE_OPEN
@@ -38,6 +39,7 @@ from jetbridge.gateway.credentials import Credentials
 from jetbridge.gateway.health import CheckFailedError, Health, ReadinessProbe
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.known import Known
+from jetbridge.gateway.limits import Limits
 from jetbridge.gateway.matchmaker import Matchmaker
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.outstanding import Outstanding
@@ -46,6 +48,7 @@ from jetbridge.gateway.presence import Presence
 from jetbridge.gateway.proxy import IDLE_CONNECTION_SECONDS, Proxy
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.terms import decide_terms
+from jetbridge.gateway.token_use import TokenUse
 from jetbridge.gateway.triggers import TriggerDesk
 
 _FIRST_READ_SECONDS = 30.0
@@ -61,6 +64,7 @@ class Gateway:
     workloads: WorkloadStore
     policies: Policies
     gatekeeper: Gatekeeper
+    limits: Limits
     holdings: Holdings
     agents: AgentDesk
     polls: Polls
@@ -128,7 +132,8 @@ async def _wire(
         policies=Policies(to.bus, await PolicyStore.open(to.bus)),
     )
     credentials = Credentials(await shared_key(to.bus, "credentials"))
-    gatekeeper = Gatekeeper(credentials, known.tokens, known.agents)
+    uses = TokenUse(await TokenUseStore.open(to.bus))
+    gatekeeper = Gatekeeper(credentials, known.tokens, known.agents, uses)
     rpc = await RpcClient.open(to.bus)
     triggers = TriggerDesk(rpc, gatekeeper, metrics)
     bundles = BundleDesk(await BundleStore.open(to.bus), rpc, partial(_may_send_source, known.policies))
@@ -152,6 +157,7 @@ async def _wire(
         "contact": contact.run(),
         "presence": presence.run(),
         "expiry of offers": matchmaker.run_expiry(),
+        "use of tokens": uses.run(),
     }.items():
         background.start(name, task)
     await known.read()
@@ -161,9 +167,11 @@ async def _wire(
         workloads=store,
         policies=known.policies,
         gatekeeper=gatekeeper,
+        limits=Limits(to.redis),
         holdings=holdings,
         agents=AgentDesk(
             store=agents,
+            tokens=known.tokens,
             events=store,
             holdings=holdings,
             contact=contact,

@@ -18,7 +18,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jetbridge.contracts.problems import ProblemType
+from jetbridge.gateway.limits import Limits
 from jetbridge.gateway.metrics import GatewayMetrics
+from jetbridge.gateway.origin import note_origin, origin_of
 from jetbridge.gateway.problems import ProblemError, problem_response
 
 log = structlog.get_logger(__name__)
@@ -33,9 +35,10 @@ _ROUTER_DETAILS = {
 class Guard:
     """Pure ASGI middleware; Starlette's own adds a task and a queue to every request."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, trusted_proxies: tuple[str, ...]) -> None:
         self._app = app
         self._metrics = metrics
+        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -45,7 +48,8 @@ class Guard:
         request_id = f"urn:uuid:{uuid.uuid4()}"
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        origin = note_origin(scope, self._trusted_proxies)
+        structlog.contextvars.bind_contextvars(request_id=request_id, client=origin.address)
         sender = _Sender(send)
         try:
             await self._app(scope, receive, sender)
@@ -60,11 +64,20 @@ class Guard:
         self._metrics.duration.labels(route).observe(seconds)
 
 
-def answer_problems(app: FastAPI, metrics: GatewayMetrics) -> None:
-    """Have every error of ``app`` answered with a problem document, counted and logged."""
+def answer_problems(app: FastAPI, metrics: GatewayMetrics, limits: Limits, failed_per_minute: int) -> None:
+    """
+    Have every error of ``app`` answered with a problem document, counted and logged.
+
+    Whoever is refused as unknown more than ``failed_per_minute`` times is told to wait instead.
+    """
 
     async def refuse(request: Request, error: Exception) -> Response:
         problem = _as_problem(error)
+        if problem.kind is ProblemType.UNAUTHENTICATED:
+            try:
+                await limits.take(f"failed:{origin_of(request.scope).address}", failed_per_minute)
+            except ProblemError as too_many:
+                problem = too_many
         metrics.refused.labels(problem.kind.slug).inc()
         log.info(
             "request.refused", problem=problem.kind.slug, detail=problem.detail, path=request.scope["path"]

@@ -8,6 +8,7 @@ would otherwise cost memory or a connection for as long as it likes. Errors are 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jetbridge.contracts.problems import ProblemType
+from jetbridge.gateway.origin import CERTIFICATE_KEY
 from jetbridge.gateway.problems import MEDIA_TYPE, encode_problem
 
 _FAREWELL_SECONDS = 1.0
@@ -41,6 +43,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a client connects to ask something."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if certificate := tls.getpeercert(binary_form=True) if tls else None:
+            # Every request's state begins as a copy of this.
+            self.app_state = self.app_state | {CERTIFICATE_KEY: hashlib.sha256(certificate).hexdigest()}
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

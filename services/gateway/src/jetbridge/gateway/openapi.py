@@ -24,7 +24,13 @@ _WITH_BODY = (
     ProblemType.UNSUPPORTED_MEDIA,
     ProblemType.UNKNOWN_CONTRACT,
 )
-_WITH_CREDENTIAL = (ProblemType.UNAUTHENTICATED, ProblemType.AGENT_REPLACED, ProblemType.UNAVAILABLE)
+_WITH_TOKEN = (
+    ProblemType.UNAUTHENTICATED,
+    ProblemType.FORBIDDEN,
+    ProblemType.TOO_MANY,
+    ProblemType.UNAVAILABLE,
+)
+_WITH_CREDENTIAL = (*_WITH_TOKEN, ProblemType.AGENT_REPLACED)
 
 
 def ref(name: str) -> dict[str, str]:
@@ -103,7 +109,7 @@ REGISTER = _operation(
     request=api.RegisterRequest,
     response=api.RegisterResponse,
     security="agentToken",
-    problems=(ProblemType.UNAUTHENTICATED, ProblemType.UNAVAILABLE),
+    problems=_WITH_TOKEN,
 )
 HEARTBEAT = _operation(
     "heartbeat",
@@ -112,7 +118,7 @@ HEARTBEAT = _operation(
     response=api.HeartbeatResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+    problems=_WITH_CREDENTIAL,
 )
 POLL = _operation(
     "poll",
@@ -121,7 +127,7 @@ POLL = _operation(
     response=api.PollResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+    problems=_WITH_CREDENTIAL,
 )
 ACCEPT = _operation(
     "acceptOffer",
@@ -148,7 +154,7 @@ CLAIM_BUNDLES = _operation(
     response=dag_processing.ClaimBundlesResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+    problems=_WITH_CREDENTIAL,
 )
 
 
@@ -166,7 +172,6 @@ def bundle_operation(
         parameters=[_AGENT],
         problems=(
             *_WITH_CREDENTIAL,
-            ProblemType.FORBIDDEN,
             ProblemType.LEASE_LOST,
             ProblemType.UNUSABLE,
         ),
@@ -184,7 +189,6 @@ READ_AIRFLOW: dict[str, Any] = {
                 *_ALWAYS,
                 *_WITH_CREDENTIAL,
                 ProblemType.MALFORMED,
-                ProblemType.FORBIDDEN,
                 ProblemType.UPSTREAM,
             }
         ),
@@ -199,7 +203,7 @@ ATTACH = _operation(
     response=triggering.AttachResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+    problems=_WITH_CREDENTIAL,
 )
 POLL_TRIGGERS = _operation(
     "pollTriggers",
@@ -208,7 +212,7 @@ POLL_TRIGGERS = _operation(
     response=triggering.TriggerPollResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN, ProblemType.LEASE_LOST),
+    problems=(*_WITH_CREDENTIAL, ProblemType.LEASE_LOST),
 )
 POST_EVENTS = _operation(
     "postTriggerEvents",
@@ -217,7 +221,7 @@ POST_EVENTS = _operation(
     response=triggering.TriggerEventsResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN, ProblemType.LEASE_LOST, ProblemType.NOT_HELD),
+    problems=(*_WITH_CREDENTIAL, ProblemType.LEASE_LOST, ProblemType.NOT_HELD),
 )
 DETACH = _operation(
     "detachTriggerer",
@@ -226,7 +230,7 @@ DETACH = _operation(
     response=triggering.DetachResponse,
     security="credential",
     parameters=[_AGENT],
-    problems=(*_WITH_CREDENTIAL, ProblemType.FORBIDDEN),
+    problems=_WITH_CREDENTIAL,
 )
 HEALTHZ: dict[str, Any] = {
     "operation_id": "healthz",

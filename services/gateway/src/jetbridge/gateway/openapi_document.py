@@ -37,7 +37,9 @@ _EXECUTION: dict[str, Any] = {
             (
                 ProblemType.MALFORMED,
                 ProblemType.UNAUTHENTICATED,
+                ProblemType.FORBIDDEN,
                 ProblemType.TOO_LARGE,
+                ProblemType.TOO_MANY,
                 ProblemType.INTERNAL,
                 ProblemType.UPSTREAM,
                 ProblemType.UNAVAILABLE,

@@ -85,7 +85,7 @@ class Proxy:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises the problem to answer with."""
-        holder = self.gatekeeper.holder(request.scope["headers"])
+        holder = self.gatekeeper.holder(request.scope)
         structlog.contextvars.bind_contextvars(agent=holder.agent, **_names(holder))
         target = _target(request.scope["raw_path"], request)
         asker = await self._asker(holder)

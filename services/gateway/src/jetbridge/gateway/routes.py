@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jetbridge.bus.errors import BusUnavailableError, ConflictError, LeaseLostError
+from jetbridge.bus.errors import BusUnavailableError, ConflictError, LeaseLostError, NameTakenError
 from jetbridge.contracts.api import (
     AcceptRequest,
     AcceptResponse,
@@ -29,6 +29,7 @@ from jetbridge.gateway import leases, openapi
 from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.bodies import BodyReader, json_response
 from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.origin import origin_of
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.proxy_rules import METHODS
 from jetbridge.telemetry.tracing import remote_context, tracer
@@ -52,7 +53,10 @@ def agent_routes(gateway: Gateway) -> APIRouter:
 
     @router.post("/v1/agents", **openapi.REGISTER)
     async def register(request: Request) -> Response:
-        token = await gateway.gatekeeper.registrant(request.scope["headers"])
+        token = await gateway.gatekeeper.registrant(request.scope)
+        origin = origin_of(request.scope)
+        for name in (f"registered:token:{token.id}", f"registered:address:{origin.address}"):
+            await gateway.limits.take(name, settings.registrations_per_minute)
         body = await registration.read(request)
         with _bus_problems():
             return json_response(await gateway.agents.register(body, token))
@@ -80,7 +84,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
 
     @router.post("/v1/leases/{lease}/accept", **openapi.ACCEPT)
     async def accept(request: Request) -> Response:
-        caller = await gateway.gatekeeper.caller(request.scope["headers"])
+        caller = await gateway.gatekeeper.caller(request.scope)
         await accepts.read(request)
         lease = _lease(request, caller)
         with _span("gateway.accept", request), _bus_problems():
@@ -95,7 +99,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
 
     @router.post("/v1/leases/{lease}/report", **openapi.REPORT)
     async def report(request: Request) -> Response:
-        caller = await gateway.gatekeeper.caller(request.scope["headers"])
+        caller = await gateway.gatekeeper.caller(request.scope)
         body = await reports.read(request)
         lease = _lease(request, caller)
         with _span("gateway.report", request), _bus_problems():
@@ -142,7 +146,7 @@ def plane_routes(gateway: Gateway) -> APIRouter:
 
 async def agent_of(gateway: Gateway, request: Request) -> Caller:
     """Return the caller of an operation below its own address; raises the problem to answer with."""
-    caller = await gateway.gatekeeper.caller(request.scope["headers"])
+    caller = await gateway.gatekeeper.caller(request.scope)
     structlog.contextvars.bind_contextvars(agent=caller.name)
     if request.path_params["name"] != caller.name:
         raise ProblemError(
@@ -172,6 +176,12 @@ def _bus_problems() -> Iterator[None]:
         yield
     except LeaseLostError as exc:
         raise ProblemError(ProblemType.LEASE_LOST, f"{exc}. Stop it; there is nothing to report.") from exc
+    except NameTakenError as exc:
+        raise ProblemError(
+            ProblemType.FORBIDDEN,
+            f"{exc}. Choose another name, or have the other token revoked; 'jetbridge token rotate' gives a "
+            "token a new secret and keeps its agents.",
+        ) from exc
     except (BusUnavailableError, ConflictError) as exc:
         log.warning("bus.unavailable", error=str(exc))
         raise unavailable("NATS did not take the change. Repeat the same request.") from exc

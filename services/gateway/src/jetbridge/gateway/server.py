@@ -100,13 +100,13 @@ def _config(app: ASGIApp, gateway: Gateway) -> uvicorn.Config:
         timeout_graceful_shutdown=int(settings.drain_seconds),
         ssl_certfile=settings.tls_cert_file,
         ssl_keyfile=settings.tls_key_file,
+        ssl_ca_certs=settings.tls_client_ca_file,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )
     try:
         config.load()
     except (OSError, ssl.SSLError) as exc:
-        raise ListenError(
-            f"the TLS certificate cannot be used: {_reason(exc, settings.tls_cert_file)}"
-        ) from exc
+        raise ListenError(f"the TLS files cannot be used: {_reason(exc, settings.tls_cert_file)}") from exc
     return config
 
 

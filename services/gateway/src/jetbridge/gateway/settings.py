@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, HttpUrl, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jetbridge.contracts.api import MAX_WAIT_SECONDS
+from jetbridge.contracts.scopes import networks
 from jetbridge.gateway.execution_rules import OtherDags
 
 
@@ -26,6 +27,15 @@ class GatewaySettings(BaseSettings):
     port: int = Field(default=8443, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     tls_cert_file: Path | None = Field(default=None, description="Certificate chain, PEM.")
     tls_key_file: Path | None = Field(default=None, description="Private key of the certificate, PEM.")
+    tls_client_ca_file: Path | None = Field(
+        default=None,
+        description="CA of client certificates, PEM. When set, nobody connects without one; probes neither.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Networks of the proxies in front, separated by commas (10.0.0.0/8). Only theirs is the "
+        "X-Forwarded-For that is believed.",
+    )
     allow_plaintext: bool = Field(
         default=False, description="Speak HTTP without TLS; taken only together with a loopback host."
     )
@@ -77,6 +87,20 @@ class GatewaySettings(BaseSettings):
         "trigger (start and clear runs), runs (in full, with their conf), xcoms.",
     )
 
+    require_scopes: bool = Field(
+        default=False, description="Refuse to register agents with a token that has no scopes at all."
+    )
+    registrations_per_minute: int = Field(
+        default=600,
+        ge=1,
+        description="Registrations of one token, and from one address, that are taken in a minute.",
+    )
+    failed_logins_per_minute: int = Field(
+        default=60,
+        ge=1,
+        description="Refused tokens from one address in a minute; beyond it the answer is 429.",
+    )
+
     credential_seconds: float = Field(default=900.0, ge=60, description="Life of an agent's credential.")
     heartbeat_interval_seconds: float = Field(default=5.0, gt=0, description="How often agents report.")
     lease_seconds: float = Field(
@@ -113,7 +137,13 @@ class GatewaySettings(BaseSettings):
         """Return ``airflow_url`` without a slash at its end."""
         return str(self.airflow_url).rstrip("/")
 
-    @field_validator("other_dags", mode="before")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks(value)
+        return value
+
+    @field_validator("other_dags", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -124,6 +154,8 @@ class GatewaySettings(BaseSettings):
     def _check_tls(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("set both tls_cert_file and tls_key_file")
+        if self.tls_client_ca_file and not self.tls_cert_file:
+            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
         if self.tls_cert_file or (self.allow_plaintext and _is_loopback(self.host)):
             return self
         if self.allow_plaintext:

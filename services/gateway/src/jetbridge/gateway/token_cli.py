@@ -1,26 +1,44 @@
-"""``jetbridge token``: make, list and revoke the tokens agents register with."""
+"""``jetbridge token``: make, list, rotate and revoke the tokens agents register with."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import re
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import msgspec
 
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.settings import BusSettings
-from jetbridge.bus.tokens import DEFAULT_LIFE, TokenStore
-from jetbridge.contracts.records import TokenRecord
+from jetbridge.bus.token_admin import (
+    MAX_DAYS,
+    MAX_OVERLAP,
+    TokenView,
+    check_certificate,
+    check_name,
+    describe,
+    is_token_id,
+    parse_duration,
+    views,
+)
+from jetbridge.bus.token_uses import TokenUseStore
+from jetbridge.bus.tokens import DEFAULT_LIFE, DEFAULT_OVERLAP, TokenStore
+from jetbridge.contracts.api import Role
+from jetbridge.contracts.scopes import MAX_SCOPES, TokenScopes, networks
 
-_MAX_NAME = 128
-_MAX_DAYS = 3650
-_TOKEN_ID = re.compile(r"[0-9a-z]{12}")
 
-Command = Callable[[argparse.Namespace, TokenStore], Awaitable[int]]
+@dataclass(frozen=True)
+class _Stores:
+    tokens: TokenStore
+    uses: TokenUseStore
+
+
+Command = Callable[[argparse.Namespace, _Stores], Awaitable[int]]
 
 
 def main(argv: list[str]) -> int:
@@ -38,50 +56,123 @@ def _parser() -> argparse.ArgumentParser:
         prog="jetbridge token", description="The tokens agents register with. They are kept as hashes."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    create = commands.add_parser("create", help="make a token and print it, once, on stdout")
-    create.add_argument("--name", required=True, type=_name, help="for people: whose token it is")
-    create.add_argument(
-        "--expires-in-days", type=_days, default=float(DEFAULT_LIFE.days), help="default: %(default)g"
-    )
-    create.set_defaults(run=_create)
+    _add_create(commands.add_parser("create", help="make a token and print it, once, on stdout"))
     listing = commands.add_parser("list", help="show all tokens, without their secrets")
     listing.add_argument("--json", action="store_true", help="as a JSON array, for scripts")
     listing.set_defaults(run=_list)
+    rotate = commands.add_parser(
+        "rotate", help="give a token a new secret and a new life, and print it; the old one stays for a while"
+    )
+    _add_id(rotate)
+    rotate.add_argument(
+        "--overlap",
+        type=_overlap,
+        default=DEFAULT_OVERLAP,
+        metavar="TIME",
+        help="how long the secret before is still taken, for example 15m, 24h or 0s; default: 24h",
+    )
+    _add_life(rotate)
+    rotate.set_defaults(run=_rotate)
     revoke = commands.add_parser("revoke", help="end a token and everything registered with it, now")
-    revoke.add_argument("id", type=_id, metavar="ID", help="the token's id, as 'list' shows it")
+    _add_id(revoke)
     revoke.set_defaults(run=_revoke)
     return parser
+
+
+def _add_create(create: argparse.ArgumentParser) -> None:
+    create.add_argument("--name", required=True, type=_name, help="for people: whose token it is")
+    _add_life(create)
+    create.add_argument(
+        "--roles", type=_roles, default=(), metavar="ROLE,…", help=f"only for: {', '.join(get_args(Role))}"
+    )
+    for scope in ("queues", "bundles"):
+        create.add_argument(
+            f"--{scope}",
+            type=_names,
+            default=(),
+            metavar="NAME,…",
+            help=f"only for these {scope}; team-* for all that begin so",
+        )
+    create.add_argument(
+        "--cidrs",
+        type=_cidrs,
+        default=(),
+        metavar="NET,…",
+        help="only from these networks, for example 10.0.0.0/8",
+    )
+    create.add_argument(
+        "--certificate",
+        type=_certificate,
+        default="",
+        metavar="SHA256",
+        help="only with this client certificate: openssl x509 -noout -fingerprint -sha256",
+    )
+    create.set_defaults(run=_create)
+
+
+def _add_id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", type=_id, metavar="ID", help="the token's id, as 'list' shows it")
+
+
+def _add_life(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--expires-in-days", type=_days, default=float(DEFAULT_LIFE.days), help="default: %(default)g"
+    )
 
 
 async def _run(arguments: argparse.Namespace) -> int:
     async with open_bus(BusSettings(), "jetbridge-token") as bus:
         run: Command = arguments.run
-        return await run(arguments, await TokenStore.open(bus))
+        return await run(arguments, _Stores(await TokenStore.open(bus), await TokenUseStore.open(bus)))
 
 
-async def _create(arguments: argparse.Namespace, store: TokenStore) -> int:
-    token, record = await store.create(arguments.name, timedelta(days=arguments.expires_in_days))
+async def _create(arguments: argparse.Namespace, stores: _Stores) -> int:
+    scopes = TokenScopes(
+        roles=arguments.roles, queues=arguments.queues, bundles=arguments.bundles, cidrs=arguments.cidrs
+    )
+    life = timedelta(days=arguments.expires_in_days)
+    token, record = await stores.tokens.create(arguments.name, life, scopes, arguments.certificate)
     _note(f"token {record.id} for {record.name!r}, valid until {_time(record.expires_at)}.")
+    _note(f"It may be used for: {describe(scopes)}.")
     _note("It is shown this once. Give it to the agent in a file: jetbridge worker --token-file FILE")
     _answer(str(token))
     return 0
 
 
-async def _list(arguments: argparse.Namespace, store: TokenStore) -> int:
-    now = datetime.now(UTC)
-    rows = [_row(record, now) for record in await store.list()]
+async def _list(arguments: argparse.Namespace, stores: _Stores) -> int:
+    found = await views(stores.tokens, stores.uses)
     if arguments.json:
-        _answer(json.dumps(rows, indent=2))
-    elif rows:
-        _answer(_table(rows))
+        _answer(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    elif found:
+        _answer(_table([_row(view) for view in found]))
     else:
         _note("There are no tokens; 'jetbridge token create' makes one.")
     return 0
 
 
-async def _revoke(arguments: argparse.Namespace, store: TokenStore) -> int:
-    before = next((record for record in await store.list() if record.id == arguments.id), None)
-    record = await store.revoke(arguments.id)
+async def _rotate(arguments: argparse.Namespace, stores: _Stores) -> int:
+    life = timedelta(days=arguments.expires_in_days)
+    rotated = await stores.tokens.rotate(arguments.id, arguments.overlap, life)
+    if rotated is None:
+        _note(
+            f"jetbridge token rotate: there is no token {arguments.id} that could be rotated; a revoked one "
+            "cannot. See 'jetbridge token list'"
+        )
+        return 1
+    token, record = rotated
+    _note(f"token {record.id} for {record.name!r} has a new secret, valid until {_time(record.expires_at)}.")
+    if record.previous_until and datetime.now(UTC) < record.previous_until:
+        _note(f"The secret before is taken until {_time(record.previous_until)}.")
+    _note(
+        "It is shown this once. Agents read their token file at each registration, so replacing it is enough."
+    )
+    _answer(str(token))
+    return 0
+
+
+async def _revoke(arguments: argparse.Namespace, stores: _Stores) -> int:
+    before = await stores.tokens.get(arguments.id)
+    record = await stores.tokens.revoke(arguments.id)
     if record is None or record.revoked_at is None:
         _note(f"jetbridge token revoke: there is no token {arguments.id}; see 'jetbridge token list'")
         return 1
@@ -90,21 +181,17 @@ async def _revoke(arguments: argparse.Namespace, store: TokenStore) -> int:
     return 0
 
 
-def _row(record: TokenRecord, now: datetime) -> dict[str, str]:
+def _row(view: TokenView) -> dict[str, str]:
     return {
-        "id": record.id,
-        "name": record.name,
-        "state": _state(record, now),
-        "created": _time(record.created_at),
-        "expires": _time(record.expires_at),
-        "revoked": _time(record.revoked_at) if record.revoked_at else "",
+        "id": view.id,
+        "name": view.name,
+        "state": view.state,
+        "created": _time(view.created_at),
+        "expires": _time(view.expires_at),
+        "used": _time(view.last_used_at) if view.last_used_at else "",
+        "from": view.last_used_from or "",
+        "for": describe(view.scopes),
     }
-
-
-def _state(record: TokenRecord, now: datetime) -> str:
-    if record.revoked_at:
-        return "revoked"
-    return "valid" if now < record.expires_at else "expired"
 
 
 def _table(rows: list[dict[str, str]]) -> str:
@@ -122,9 +209,10 @@ def _time(when: datetime) -> str:
 
 
 def _name(text: str) -> str:
-    if not text.strip() or len(text) > _MAX_NAME or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"a name has 1 to {_MAX_NAME} printable characters")
-    return text
+    try:
+        return check_name(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 def _days(text: str) -> float:
@@ -132,13 +220,55 @@ def _days(text: str) -> float:
         days = float(text)
     except ValueError:
         days = 0.0
-    if not 0 < days <= _MAX_DAYS:
-        raise argparse.ArgumentTypeError(f"a life is more than 0 and at most {_MAX_DAYS} days")
+    if not 0 < days <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"a life is more than 0 and at most {MAX_DAYS:g} days")
     return days
 
 
+def _overlap(text: str) -> timedelta:
+    try:
+        overlap = parse_duration(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    if overlap > MAX_OVERLAP:
+        raise argparse.ArgumentTypeError(f"an overlap is at most {MAX_OVERLAP.days} days")
+    return overlap
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part for raw in text.split(",") if (part := raw.strip())))
+    if not 0 < len(names) <= MAX_SCOPES or any(len(name) > MAX_SCOPES for name in names):
+        raise argparse.ArgumentTypeError("give one or more names, separated by commas")
+    return names
+
+
+def _roles(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if unknown := [name for name in names if name not in get_args(Role)]:
+        raise argparse.ArgumentTypeError(
+            f"there is no role {unknown[0]!r}; there are {', '.join(get_args(Role))}"
+        )
+    return names
+
+
+def _cidrs(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    try:
+        networks(names)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return names
+
+
+def _certificate(text: str) -> str:
+    try:
+        return check_certificate(text.rpartition("=")[2])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
 def _id(text: str) -> str:
-    if not _TOKEN_ID.fullmatch(text):
+    if not is_token_id(text):
         # The text is not repeated: it may be a whole token, pasted by mistake.
         raise argparse.ArgumentTypeError("a token's id has 12 lower-case characters, the part after 'jb_'")
     return text
