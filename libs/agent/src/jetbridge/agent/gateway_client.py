@@ -28,6 +28,7 @@ from jetbridge.agent.errors import (
     TokenRefusedError,
     UnknownContractError,
 )
+from jetbridge.agent.settings import AgentSettings
 from jetbridge.contracts.api import (
     AcceptRequest,
     AcceptResponse,
@@ -68,11 +69,24 @@ _encoder = msgspec.json.Encoder()
 A = TypeVar("A", bound=Response)
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts ``ca_file`` alone or, without one, what the system trusts."""
+def tls_context(ca_file: Path | None, client_cert: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+    """
+    Return a context that trusts ``ca_file`` alone or, without one, what the system trusts.
+
+    ``client_cert`` is a certificate and its key, shown to a gateway that asks for one.
+    """
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if client_cert is not None:
+        context.load_cert_chain(*client_cert)
     return context
+
+
+def tls_of(settings: AgentSettings) -> ssl.SSLContext | None:
+    """Return the context for the gateway that the settings name; None for plain HTTP."""
+    if not settings.gateway.startswith("https:"):
+        return None
+    return tls_context(settings.ca_file, settings.client_cert)
 
 
 class GatewayClient:
@@ -200,6 +214,8 @@ class GatewayClient:
     def _why_unreachable(self, error: httpx.RequestError) -> str:
         reason = str(error) or type(error).__name__
         text = f"{urlsplit(self._gateway).netloc} did not answer: {reason}"
+        if "CERTIFICATE_REQUIRED" in reason:
+            text += "; the gateway wants a client certificate: --client-cert-file and --client-key-file"
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             text += "; give the CA that signed the gateway's certificate with --ca-file"
         return text

@@ -64,6 +64,12 @@ class AgentSettings(BaseSettings):
     ca_file: Path | None = Field(
         default=None, description="CA certificates (PEM) to trust; none means the system's."
     )
+    client_cert_file: Path | None = Field(
+        default=None, description="Client certificate (PEM) for gateways that ask for one; with its chain."
+    )
+    client_key_file: Path | None = Field(
+        default=None, description="Private key (PEM) of the client certificate. Tasks use it as well."
+    )
     allow_http: bool = Field(
         default=False, description="Allow http:// when the gateway is on this very machine. For development."
     )
@@ -113,17 +119,30 @@ class AgentSettings(BaseSettings):
             raise ValueError("labels have the form key=value,key=value")
         return {key.strip(): text.strip() for key, _, text in pairs}
 
-    @field_validator("ca_file", "data_dir", "token_file")
+    @property
+    def client_cert(self) -> tuple[Path, Path] | None:
+        """Return the client certificate and its key, if there are any."""
+        if self.client_cert_file is None or self.client_key_file is None:
+            return None
+        return self.client_cert_file, self.client_key_file
+
+    @field_validator("ca_file", "client_cert_file", "client_key_file", "data_dir", "token_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None
 
-    @field_validator("ca_file")
+    @field_validator("ca_file", "client_cert_file", "client_key_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not os.access(value, os.R_OK):
             raise ValueError(f"{value} cannot be read")
         return value
+
+    @model_validator(mode="after")
+    def _client_cert_has_its_key(self) -> Self:
+        if (self.client_cert_file is None) != (self.client_key_file is None):
+            raise ValueError("client_cert_file: give both --client-cert-file and --client-key-file")
+        return self
 
     @model_validator(mode="after")
     def _gateway_is_https(self) -> Self:

@@ -12,7 +12,7 @@ import structlog
 
 from jetbridge.agent.data_dir import DataDirError, lock_data_dir
 from jetbridge.agent.errors import AgentError, ExitCode, TokenFileError
-from jetbridge.agent.gateway_client import tls_context
+from jetbridge.agent.gateway_client import tls_of
 from jetbridge.agent.link import Link
 from jetbridge.agent.loops import heartbeat_loop
 from jetbridge.agent.no_work import NoWork
@@ -57,7 +57,7 @@ async def run(settings: DagProcessorSettings) -> ExitCode:
     stop = StopRequests()
     stop.listen()
     tasks = SideTasks()
-    tls = tls_context(settings.ca_file) if settings.gateway.startswith("https:") else None
+    tls = tls_of(settings)
     async with DagProcessorClient(settings.gateway, tls) as client:
         session = DagProcessorSession(client, Link(), _identity(settings), settings)
         leases = BundleLeases(session)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_bytes
 
+from jetbridge.agent.airflow_tls import tls_environment
 from jetbridge.agent.settings import ENV_PREFIX
 
 NO_DATABASE = "sqlite:////nonexistent/triggerers-have-no-metadata-database"
@@ -18,7 +19,12 @@ NO_DATABASE = "sqlite:////nonexistent/triggerers-have-no-metadata-database"
 
 
 def airflow_env(
-    inherited: Mapping[str, str], *, gateway: str, ca_file: Path | None, data_dir: Path
+    inherited: Mapping[str, str],
+    *,
+    gateway: str,
+    ca_file: Path | None,
+    data_dir: Path,
+    client_cert: tuple[Path, Path] | None = None,
 ) -> dict[str, str]:
     """
     Return the whole environment of the supervisor and its runner.
@@ -27,7 +33,8 @@ def airflow_env(
     would break the triggerer or the boundary.
     """
     kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
-    return {**_defaults(data_dir, ca_file), **kept, **_fixed(gateway, ca_file)}
+    tls = tls_environment(ca_file, client_cert)
+    return {**_defaults(data_dir, ca_file), **kept, **_fixed(gateway), **tls}
 
 
 def execution_api(gateway: str) -> str:
@@ -71,13 +78,10 @@ def _defaults(data_dir: Path, ca_file: Path | None) -> dict[str, str]:
     return defaults
 
 
-def _fixed(gateway: str, ca_file: Path | None) -> dict[str, str]:
-    fixed = {
+def _fixed(gateway: str) -> dict[str, str]:
+    return {
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api(gateway),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": NO_DATABASE,
         # Arguments of triggers are encrypted between this process and its runner, with a key of their own.
         "AIRFLOW__CORE__FERNET_KEY": urlsafe_b64encode(token_bytes(32)).decode(),
     }
-    if ca_file is not None:
-        fixed["AIRFLOW__API__SSL_CA_FILE"] = str(ca_file)
-    return fixed

@@ -63,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[int, bool]:
     env = airflow_env(
-        inherited, gateway=settings.gateway, ca_file=settings.ca_file, data_dir=settings.data_dir
+        inherited,
+        gateway=settings.gateway,
+        ca_file=settings.ca_file,
+        data_dir=settings.data_dir,
+        client_cert=settings.client_cert,
     )
     os.environ.clear()
     os.environ.update(env)

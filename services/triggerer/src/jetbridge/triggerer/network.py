@@ -11,7 +11,7 @@ from importlib.metadata import version
 import structlog
 
 from jetbridge.agent.errors import AgentError
-from jetbridge.agent.gateway_client import tls_context
+from jetbridge.agent.gateway_client import tls_of
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import new_instance
 from jetbridge.agent.side_tasks import SideTasks
@@ -61,7 +61,7 @@ class Network:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         settings = self._settings
-        tls = tls_context(settings.ca_file) if settings.gateway.startswith("https:") else None
+        tls = tls_of(settings)
         async with TriggererClient(settings.gateway, tls) as client:
             session = TriggererSession(client, Link(), identity(settings), settings)
             conversation, tasks = Conversation(session, self._exchange), SideTasks()

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from jetbridge.agent.airflow_tls import tls_environment
 from jetbridge.worker.identity import AGENT_NAME_VARIABLE
 from jetbridge.xcom.settings import ObjectStoreSettings
 
@@ -21,13 +22,14 @@ exist. (An unknown URL scheme would be plainer, but SQLAlchemy refuses it during
 """
 
 
-def airflow_env(
+def airflow_env(  # noqa: PLR0913 - each ends up in a variable
     inherited: Mapping[str, str],
     *,
     agent_name: str,
     gateway: str,
     ca_file: Path | None,
     data_dir: Path,
+    client_cert: tuple[Path, Path] | None = None,
 ) -> dict[str, str]:
     """
     Return the whole environment of the fork server and so of every task.
@@ -37,7 +39,8 @@ def airflow_env(
     has a default here is not taken from there.)
     """
     kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
-    return {**_defaults(data_dir, ca_file), **kept, **_fixed(agent_name, gateway, ca_file)}
+    tls = tls_environment(ca_file, client_cert)
+    return {**_defaults(data_dir, ca_file), **kept, **_fixed(agent_name, gateway), **tls}
 
 
 def execution_api(gateway: str) -> str:
@@ -101,14 +104,11 @@ def _defaults(data_dir: Path, ca_file: Path | None) -> dict[str, str]:
     return defaults
 
 
-def _fixed(agent_name: str, gateway: str, ca_file: Path | None) -> dict[str, str]:
-    fixed = {
+def _fixed(agent_name: str, gateway: str) -> dict[str, str]:
+    return {
         AGENT_NAME_VARIABLE: agent_name,
         # ti.hostname names the agent; hosts in an execution plane have names nobody on the plane knows.
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "jetbridge.worker.identity.agent_name",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api(gateway),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": NO_DATABASE,
     }
-    if ca_file is not None:
-        fixed["AIRFLOW__API__SSL_CA_FILE"] = str(ca_file)
-    return fixed

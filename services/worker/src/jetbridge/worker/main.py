@@ -12,7 +12,7 @@ import structlog
 
 from jetbridge.agent.data_dir import DataDirError, lock_data_dir
 from jetbridge.agent.errors import ExitCode, TokenFileError
-from jetbridge.agent.gateway_client import GatewayClient, tls_context
+from jetbridge.agent.gateway_client import GatewayClient, tls_of
 from jetbridge.agent.link import Link
 from jetbridge.agent.prctl import adopt_orphans, hide_memory
 from jetbridge.agent.runtime import StopLimits, StopRequests, run_agent
@@ -60,7 +60,7 @@ async def run(settings: WorkerSettings) -> ExitCode:
     stop.listen()
     tasks = SideTasks()
     launch = _launch(settings)
-    tls = tls_context(settings.ca_file) if settings.gateway.startswith("https:") else None
+    tls = tls_of(settings)
     async with GatewayClient(settings.gateway, tls) as client:
         session = Session(client, Link(), _identity(settings, launch), settings.token_file)
         worker = Worker(
@@ -104,5 +104,6 @@ def _launch(settings: WorkerSettings) -> Launch:
         gateway=settings.gateway,
         ca_file=settings.ca_file,
         data_dir=settings.data_dir,
+        client_cert=settings.client_cert,
     )
     return Launch(env=env, server=execution_api(settings.gateway), preload=settings.preload)
