@@ -75,6 +75,16 @@ def waiting(world, **changes):
     return world.defer(FileTrigger("/nonexistent"), **changes)
 
 
+def everything_held():
+    """Every trigger and every open triggerer, for the message of a failure."""
+    with create_session() as session:
+        triggers = session.execute(select(Trigger.id, Trigger.queue, Trigger.triggerer_id)).all()
+        open_ = session.execute(
+            select(Job.id, Job.hostname, Job.unixname, Job.latest_heartbeat).where(Job.end_date.is_(None))
+        ).all()
+    return {"triggers": triggers, "open triggerers": open_, "now": timezone.utcnow()}
+
+
 def refused(code):
     return pytest.raises(RefusedError, match=code.value)
 
@@ -202,12 +212,13 @@ def test_callbacks_of_the_living_stay_and_leave_room_for_others(world):
     assert {world.holder(trigger) for trigger in held} == {one.number}
 
 
-@pytest.mark.long  # passes alone; failed once in a session with everything else, reason not yet known
 def test_queues_are_kept_apart(world):
     _, plain = waiting(world)
     _, gpu = waiting(world, queue="gpu")
-    assert Agent("gpu", queues=("gpu",)).started() == [gpu]
-    assert Agent("plain").started() == [plain]
+    # Failed once in a session with everything else, and never in 200 repetitions beside a busy bridge: if it
+    # does again, who holds what tells why.
+    assert Agent("gpu", queues=("gpu",)).started() == [gpu], everything_held()
+    assert Agent("plain").started() == [plain], everything_held()
 
 
 def test_a_trigger_that_cannot_be_built_fails_and_the_others_are_built(world, monkeypatch):
