@@ -88,6 +88,12 @@ def apply_topology(supervisor: Supervisor, plane: Plane) -> None:
     supervisor.run("bus-apply", plane.command("bus", "apply"), timeout_seconds=_COMMAND_SECONDS)
 
 
+def set_policy(supervisor: Supervisor, plane: Plane, words: Sequence[str]) -> None:
+    """Decide for the whole deployment, in the words of ``jetbridge policy set``."""
+    command = plane.command("policy", "set", "deployment", *words)
+    supervisor.run("policy-set", command, timeout_seconds=_COMMAND_SECONDS)
+
+
 def create_token(plane: Plane, name: str, directory: Path) -> Path:
     """Have an agent token made and return the private file it was written to; no log ever holds it."""
     command = plane.command("token", "create", "--name", name)

@@ -37,8 +37,9 @@ class StackOptions:
     the plane; what an agent gets is in its :class:`AgentSpec`. ``lease_seconds`` is how long a silent
     agent keeps its work. With an agent of the role dag-processor the plane has no Dag file; ``git`` puts
     the Dags into a repository that agents read. ``bundles``, in the form of ``dag_bundle_config_list``, is
-    used in place of the folder ``dags``. ``nats_max_store`` is what JetStream may reserve, ``8G`` for
-    example, whatever the disk has.
+    used in place of the folder ``dags``. ``policy`` is what the deployment decides, in the words of
+    ``jetbridge policy set``. ``nats_max_store`` is what JetStream may reserve, ``8G`` for example, whatever
+    the disk has.
     """
 
     dags: Path
@@ -50,6 +51,7 @@ class StackOptions:
     lease_seconds: float = 120.0
     git: bool = False
     bundles: str = ""
+    policy: Sequence[str] = ()
     nats_max_store: str = ""
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
@@ -222,6 +224,8 @@ class DevStack:
         plane.write_secret(secret_file, self.secrets.jwt_secret)
         prepared = plane.Plane(self.nats, self.redis, airflow_url, secret_file, self.options.lease_seconds)
         plane.apply_topology(self.supervisor, prepared)
+        if self.options.policy:
+            plane.set_policy(self.supervisor, prepared, self.options.policy)
         self._say("streams and buckets are declared (jetbridge bus apply)")
         return prepared
 

@@ -42,6 +42,22 @@ _BOTH = {
     "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
 }
+_EVERYTHING_CROSSES = tuple(
+    f"boundary.{data}=open"
+    for data in (
+        "task-arguments",
+        "dag-docs",
+        "exception-text",
+        "connections",
+        "variables",
+        "rendered-fields",
+        "operator-links",
+        "asset-event-extra",
+        "run-conf",
+    )
+)
+"""What is closed by default changes Dags and refuses requests, on purpose; that is not what is asked here."""
+
 _AGENTS = (
     AgentSpec(name="works", slots=_SLOTS, environment=lambda _: _BOTH),
     AgentSpec(name="parses", role="dag-processor", queues=(), environment=lambda _: _BOTH),
@@ -85,6 +101,7 @@ def remote(say: Say, files: Collection[str]) -> Iterator[DevStack]:
         executor=REMOTE_EXECUTOR,
         gateways=1,
         agents=_AGENTS,
+        policy=_EVERYTHING_CROSSES,
         plane_extra=_BOTH,
         label="compat-remote",
     )
