@@ -70,3 +70,9 @@ def test_two_agents_serialize_a_dag_alike(load, tmp_path):
     two = airflow_env({}, load("--data-dir", str(tmp_path / "two")))
     assert one["AIRFLOW__CORE__DAGS_FOLDER"] == two["AIRFLOW__CORE__DAGS_FOLDER"]
     assert one["PYTHONHASHSEED"] == two["PYTHONHASHSEED"] == "0"
+
+
+def test_two_agents_keep_their_clones_of_bundles_apart(load, tmp_path):
+    storage = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"
+    one, two = (airflow_env({}, load("--data-dir", str(tmp_path / name)))[storage] for name in ("a", "b"))
+    assert one != two

@@ -26,6 +26,12 @@ def test_what_an_operator_set_wins_over_defaults():
     assert chosen["PATH"] == "/bin"
 
 
+def test_clones_of_bundles_are_an_agents_own():
+    storage = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"
+    assert env()[storage] == "/data/bundles"
+    assert env({storage: "/fast/disk"})[storage] == "/fast/disk"
+
+
 def test_what_the_worker_depends_on_cannot_be_changed():
     fixed = env({"AIRFLOW__CORE__HOSTNAME_CALLABLE": "other", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "x"})
     assert fixed["AIRFLOW__CORE__HOSTNAME_CALLABLE"] == "jetbridge.worker.identity.agent_name"
