@@ -16,6 +16,9 @@ MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 SOURCES := $(patsubst %/pyproject.toml,%/src,$(MEMBERS))
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 
+# Tests wait more than they compute. What shares servers or a whole stack stays in one process (tests/conftest.py).
+IN_PARALLEL := --numprocesses 2 --dist loadgroup
+
 # Where PYTHONDONTWRITEBYTECODE is set, importing Airflow takes seconds unless it was compiled at installation.
 SYNC := $(UV) sync --frozen --compile-bytecode --quiet
 
@@ -34,7 +37,7 @@ demo: $(READY) ## Run the whole system and an example Dag through it until Ctrl-
 .PHONY: test
 test: check ## Install what is needed, check the code and run every test
 	@echo "==> tests"
-	@$(PYTEST) -m "not long"
+	@$(PYTEST) -m "not long" $(IN_PARALLEL)
 
 ##@ While working
 
@@ -77,12 +80,16 @@ fmt: $(READY) ## Format the code and fix what can be fixed by itself
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# The executors to compare with, in an environment of their own.
+BENCH_ENV := .jetbridge/bench
+BENCH_READY := $(BENCH_ENV)/.ready
+
 ##@ Now and then
 
 .PHONY: bench
-bench: $(READY) ## Measure against LocalExecutor, and the gateway alone; prints JSON, takes about 10 minutes
-	@$(BIN)/python benchmarks/pipe.py
-	@$(BIN)/python benchmarks/executors.py
+bench: $(BENCH_READY) ## Measure beside LocalExecutor, CeleryExecutor and EdgeExecutor, and the gateway alone; takes an hour
+	@$(BENCH_ENV)/bin/python benchmarks/pipe.py
+	@$(BENCH_ENV)/bin/python benchmarks/executors.py $(BENCH_ARGS)
 
 .PHONY: compat
 compat: $(READY) ## Parse and run Airflow's own example Dags remotely and locally, and compare; takes some 15 minutes
@@ -95,6 +102,11 @@ lock: $(UV) ## Lock the newest dependencies that the pyproject files allow
 .PHONY: clean
 clean: ## Delete everything that was installed or made here
 	rm -rf .venv .jetbridge .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BENCH_READY): uv.lock pyproject.toml $(MEMBERS) | $(UV)
+	@echo "==> installing the executors to compare with (once)"
+	@UV_PROJECT_ENVIRONMENT=$(BENCH_ENV) $(UV) sync --frozen --group bench --compile-bytecode --quiet
+	@touch $@
 
 # Installation. The stamp is older than a lock or a member that changed since.
 

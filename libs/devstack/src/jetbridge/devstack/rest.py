@@ -56,7 +56,7 @@ class AirflowClient:
         """Return what Airflow's components say of themselves."""
         return self.get("monitor/health")
 
-    def await_dag(self, dag_id: str, *, timeout_seconds: float = 60.0) -> None:
+    def await_dag(self, dag_id: str, *, timeout_seconds: float = 180.0) -> None:
         """Wait until a Dag has been parsed; a Dag file's import errors end the wait at once."""
 
         def parsed() -> bool:
