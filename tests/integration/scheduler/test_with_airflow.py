@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jetbridge.bus.agents import AgentStore
+from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.records import AgentRecord
 
 SCRIPTS = Path(__file__).parent / "on_airflow"
@@ -52,10 +53,11 @@ def run(environment, command):
 
 @pytest.fixture
 def script(environment, server, tmp_path):
-    def script(name):
+    def script(name, **more):
         answer = tmp_path / "answer.json"
         output = run(
-            {**environment, "JETBRIDGE_NATS_URL": server.url}, [sys.executable, SCRIPTS / name, answer]
+            {**environment, "JETBRIDGE_NATS_URL": server.url, **more},
+            [sys.executable, SCRIPTS / name, answer],
         )
         return json.loads(answer.read_text()), output
 
@@ -77,7 +79,7 @@ async def agents(plane):
             token_id="x",
             registered_at=datetime.now(UTC),
         )
-        await store.register(record)
+        await store.bucket.put(name, record)
 
 
 PATH = "dag_id=logs/run_id=r/task_id={}/attempt=1.log"
@@ -132,3 +134,44 @@ async def test_a_scheduler_takes_over_from_a_dead_one(script):
     assert json.loads(said["queued_unsent", "jetbridge.leased"])["agent"] == "worker-1"
     assert "killed by the kernel" in said["running", "state mismatch"]
     assert "labels" in said["queued_refused", "jetbridge.refused"]
+
+
+@pytest.mark.usefixtures("plane")
+async def test_tokens_are_made_listed_rotated_and_revoked_behind_airflows_login(script):
+    answers, output = await asyncio.to_thread(
+        script, "use_tokens.py", AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="False"
+    )
+    created, rotated = answers["created"]["body"], answers["rotated"]["body"]
+    token, again = AgentToken.parse(created["secret"]), AgentToken.parse(rotated["secret"])
+    assert answers["created"]["cache"] == "no-store"
+    assert created["token"]["scopes"] == {"roles": ["worker"], "queues": ["gpu"]}
+    assert again.id == token.id
+    assert again.secret != token.secret
+    assert rotated["token"]["previous_secret_until"]
+    assert [one["state"] for one in answers["listed"]["body"]["tokens"]] == ["valid"]
+    assert answers["revoked"]["body"]["token"]["state"] == "revoked"
+    for text in (json.dumps(answers["listed"]), output):
+        assert token.secret not in text
+        assert again.secret not in text
+    assert "Traceback" not in output
+    assert {name: answer["status"] for name, answer in answers.items()} == {
+        "created": 201,
+        "listed": 200,
+        "rotated": 200,
+        "revoked": 200,
+        "revoked again": 200,
+        "rotated when revoked": 404,
+        "unknown": 404,
+        "pasted": 404,
+        "no json": 415,
+        "unknown field": 422,
+        "bad network": 422,
+        "bad name": 422,
+        "too large": 413,
+        "nobody": 401,
+        **{f"{role} {does}": 403 for role in ("VIEWER", "USER") for does in VERBS},
+    }
+    assert "s" * 43 not in json.dumps(answers["pasted"])
+
+
+VERBS = ("lists", "creates", "rotates", "revokes")
