@@ -145,7 +145,7 @@ async def test_an_agent_that_is_heard_again_in_time_keeps_its_lease(
 ):
     longer = await lease(agent[0], agent[1], terms=waits(600.0))
     await start_router()
-    await say(agent, Health.LOST, 599.5)
+    await say(agent, Health.LOST, 500.0)
     await say(agent, Health.HEALTHY)
     other = ("lost-too", agent[1])
     lost = await lease(*other)

@@ -153,7 +153,9 @@ class RidingClient(Client):
 
 def _is_away(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in AWAY_STATUS
+        response = error.response
+        # Gateway and Airflow answer errors as JSON; anything else is a proxy's while there is no gateway.
+        return response.status_code in AWAY_STATUS or "json" not in response.headers.get("content-type", "")
     return isinstance(error, httpx.TransportError)
 
 
