@@ -126,6 +126,7 @@ async def test_the_outbox_of_a_lost_lease_is_dropped(riding, specs):
     assert lease not in riding.gateway.reports
 
 
+@pytest.mark.long
 async def test_a_lease_that_moved_during_the_outage_is_fenced_and_changes_nothing(riding, specs):
     ti_id, lease = await ended_meanwhile(riding, specs)
     await riding.gateway.take_back(lease)
@@ -138,6 +139,7 @@ async def test_a_lease_that_moved_during_the_outage_is_fenced_and_changes_nothin
     assert lease not in riding.gateway.reports
 
 
+@pytest.mark.long
 async def test_a_damaged_outbox_is_a_failed_lease_with_a_reason_and_is_kept_for_people(riding, specs):
     _, lease = await ended_meanwhile(riding, specs)
     riding.process.kill()
@@ -193,6 +195,7 @@ async def test_a_worker_told_to_hurry_during_an_outage_leaves_its_outbox_to_the_
     assert changes(riding.plane) == EVERYTHING
 
 
+@pytest.mark.long
 async def test_a_task_without_wait_has_no_outbox(worker, specs):
     spec = specs.task("pushes")
     lease, _ = await worker.run(spec)
