@@ -46,6 +46,8 @@ from jetbridge.contracts.api import (
 )
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.problems import TYPE_PREFIX, ProblemType
+from jetbridge.telemetry.spans import http_client, http_status
+from jetbridge.telemetry.tracing import trace_headers
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 """A TLS handshake over a bad WAN takes seconds, not tens of them."""
@@ -62,6 +64,7 @@ _BY_PROBLEM: dict[str, type[GatewayError]] = {
     ProblemType.LEASE_LOST.uri: LeaseLostError,
     ProblemType.UNKNOWN_CONTRACT.uri: UnknownContractError,
 }
+_ID_SEGMENT = 3
 _TRY_LATER = frozenset({408, 429})
 _NOBODY_TOOK_IT = _TRY_LATER | {502, 503, 504}
 
@@ -197,14 +200,16 @@ class GatewayClient:
 
     async def _send(self, path: str, bearer: str, content: bytes, *, answer_seconds: float) -> bytes:
         try:
-            response = await self._http.post(
-                self._gateway + path,
-                content=content,
-                headers={"authorization": f"Bearer {bearer}"},
-                timeout=httpx.Timeout(
-                    ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds
-                ),
-            )
+            with http_client("POST", _template(path), urlsplit(self._gateway).netloc) as span:
+                response = await self._http.post(
+                    self._gateway + path,
+                    content=content,
+                    headers={"authorization": f"Bearer {bearer}", **trace_headers()},
+                    timeout=httpx.Timeout(
+                        ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds
+                    ),
+                )
+                http_status(span, response.status_code)
         except httpx.RequestError as error:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error
         if response.status_code != httpx.codes.OK:
@@ -232,6 +237,14 @@ class GatewayClient:
         if status >= 500 or status in _TRY_LATER:
             return GatewayUnavailableError(text)
         return _BY_PROBLEM.get(problem.type, RequestRefusedError)(text)
+
+
+def _template(path: str) -> str:
+    """Return a path of ours with what is named in it left out: ``/v1/leases/{lease}/accept``."""
+    parts = path.split("/")
+    if len(parts) > _ID_SEGMENT:
+        parts[_ID_SEGMENT] = "{lease}" if parts[_ID_SEGMENT - 1] == "leases" else "{name}"
+    return "/".join(parts)
 
 
 def _problem(response: httpx.Response) -> Problem | None:

@@ -17,6 +17,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import BusError, BusUnavailableError
 from jetbridge.bus.objects import ObjectMissingError, Objects
+from jetbridge.bus.spans import asking
 from jetbridge.contracts.envelope import Body, Envelope, MalformedMessageError, open_envelope, read_body, seal
 from jetbridge.contracts.rpc import (
     AGENT_HEADER,
@@ -28,6 +29,7 @@ from jetbridge.contracts.rpc import (
     RefusalCode,
     Refused,
 )
+from jetbridge.telemetry.tracing import trace_headers
 
 A = TypeVar("A", bound=Body)
 
@@ -137,7 +139,11 @@ class RpcClient:
     async def _exchange(self, subject: str, sent: bytes, agent: str, timeout_seconds: float) -> bytes:
         headers = {AGENT_HEADER: agent, TIMEOUT_HEADER: f"{timeout_seconds:.3f}"}
         try:
-            message = await self._bus.client.request(subject, sent, timeout=timeout_seconds, headers=headers)
+            with asking(subject):
+                headers |= trace_headers()
+                message = await self._bus.client.request(
+                    subject, sent, timeout=timeout_seconds, headers=headers
+                )
         except NoRespondersError as exc:
             raise BusUnavailableError("no bridge runs on the plane ('jetbridge bridge')") from exc
         except (NatsTimeoutError, ConnectionClosedError) as exc:

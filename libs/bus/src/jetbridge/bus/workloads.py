@@ -16,6 +16,7 @@ import msgspec
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import ConflictError, LeaseLostError
 from jetbridge.bus.kv import RecordBucket, Versioned, answered
+from jetbridge.bus.spans import sending
 from jetbridge.contracts.envelope import Body, Envelope, seal, seal_again
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome, TaskCoordinates, WorkloadKind, WorkloadSubmitted
@@ -361,7 +362,9 @@ class WorkloadStore:
 
     async def publish_event(self, body: Body, message_id: str, traceparent: str | None = None) -> None:
         """Publish to EVENTS and wait for the acknowledgement; the same ``message_id`` is kept once."""
-        await self._publish(event_subject(body.TYPE), body, message_id, traceparent)
+        subject = event_subject(body.TYPE)
+        with sending(subject, message_id, traceparent) as continued:
+            await self._publish(subject, body, message_id, continued)
 
     async def _publish(self, subject: str, body: Body, message_id: str, traceparent: str | None) -> None:
         data = seal(body, message_id=message_id, traceparent=traceparent)

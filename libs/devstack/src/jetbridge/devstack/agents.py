@@ -13,6 +13,7 @@ from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.netns import Namespace
 from jetbridge.devstack.processes import Command, ManagedProcess
 from jetbridge.devstack.servers.s3 import S3Server
+from jetbridge.devstack.tracing import otel_environment
 
 _DRAIN_SECONDS = 5.0
 """On one's own machine nobody wants to wait for long tasks to finish after Ctrl-C."""
@@ -56,6 +57,7 @@ class ExecutionPlane:
     store: S3Server
     dags: Path
     bundles: str = ""
+    otlp_endpoint: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -68,6 +70,7 @@ class ExecutionPlane:
             "JETBRIDGE_OBJECT_STORE_XCOM_BUCKET": "jetbridge-xcom",
             "JETBRIDGE_OBJECT_STORE_LOGS_BUCKET": "jetbridge-logs",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": self.bundle_config,
+            **otel_environment(self.otlp_endpoint),
         }
 
     @property

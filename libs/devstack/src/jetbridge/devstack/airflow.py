@@ -20,6 +20,7 @@ from jetbridge.devstack.probes import answers_http
 from jetbridge.devstack.processes import Command, ManagedProcess, Supervisor
 from jetbridge.devstack.servers import postgres
 from jetbridge.devstack.servers.postgres import PostgresServer
+from jetbridge.devstack.tracing import named
 
 DATABASE = "airflow"
 BUNDLE = "dags"
@@ -131,7 +132,8 @@ class Airflow:
     ) -> None:
         def add(name: str, extra: Mapping[str, str] | None = None) -> ManagedProcess:
             stop_seconds = _API_SERVER_STOP_SECONDS if name == "api-server" else _STOP_SECONDS
-            command = airflow_command({**environment, **(extra or {})}, name, stop_seconds=stop_seconds)
+            own = named({**environment, **(extra or {})}, f"airflow-{name}")
+            command = airflow_command(own, name, stop_seconds=stop_seconds)
             return supervisor.add(f"airflow-{name}", command, tier="plane")
 
         self.url = environment["AIRFLOW__API__BASE_URL"]

@@ -14,6 +14,7 @@ from jetbridge.devstack.processes import Command, ManagedProcess, Supervisor
 from jetbridge.devstack.servers.nats import NatsServer
 from jetbridge.devstack.servers.redis import RedisServer
 from jetbridge.devstack.tls import Certificates
+from jetbridge.devstack.tracing import airflow_tracing, named, otel_environment
 
 _COMMAND_SECONDS = 60.0
 JETBRIDGE = Path(sys.executable).parent / "jetbridge"
@@ -28,6 +29,7 @@ class Plane:
     airflow_url: str
     jwt_secret_file: Path
     lease_seconds: float = 120.0
+    otlp_endpoint: str = ""
 
     @property
     def api_server_environment(self) -> dict[str, str]:
@@ -42,12 +44,17 @@ class Plane:
     def airflow_environment(self) -> dict[str, str]:
         """Return what Airflow's processes need for ours beside them, as the README advises."""
         # The executor waits for events in place of this sleep.
-        return {**self.bus_environment, "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0"}
+        return {
+            **self.bus_environment,
+            **airflow_tracing(self.otlp_endpoint),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0",
+        }
 
     def gateway_environment(self, host: str, port: int, certificates: Certificates) -> dict[str, str]:
         """Return the environment of a gateway process that shares ``port`` with others."""
         return base_environment(
             self.bus_environment
+            | otel_environment(self.otlp_endpoint)
             | {
                 "JETBRIDGE_REDIS_URL": self.redis.url,
                 "JETBRIDGE_GATEWAY_HOST": host,
@@ -126,6 +133,8 @@ def add_failover(
     commands = {
         "sentinel": Command(argv=[JETBRIDGE, "sentinel", "plane"], env=plane.sentinel_environment()),
         "router": plane.command("router"),
-        "bridge": Command(argv=[JETBRIDGE, "bridge"], env=dict(airflow_environment), stop_seconds=20.0),
+        "bridge": Command(
+            argv=[JETBRIDGE, "bridge"], env=named(airflow_environment, "jetbridge-bridge"), stop_seconds=20.0
+        ),
     }
     return {name: supervisor.add(name, command, tier="plane") for name, command in commands.items()}

@@ -39,7 +39,7 @@ class StackOptions:
     the Dags into a repository that agents read. ``bundles``, in the form of ``dag_bundle_config_list``, is
     used in place of the folder ``dags``. ``policy`` is what the deployment decides, in the words of
     ``jetbridge policy set``. ``nats_max_store`` is what JetStream may reserve, ``8G`` for example, whatever
-    the disk has.
+    the disk has. ``otlp_endpoint`` is where every process sends its traces by OTLP/HTTP.
     """
 
     dags: Path
@@ -53,6 +53,7 @@ class StackOptions:
     bundles: str = ""
     policy: Sequence[str] = ()
     nats_max_store: str = ""
+    otlp_endpoint: str = ""
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     label: str = "stack"
@@ -222,7 +223,14 @@ class DevStack:
     def _prepare_plane(self, airflow_url: str) -> plane.Plane:
         secret_file = self.directory / "plane" / "airflow-jwt-secret"
         plane.write_secret(secret_file, self.secrets.jwt_secret)
-        prepared = plane.Plane(self.nats, self.redis, airflow_url, secret_file, self.options.lease_seconds)
+        prepared = plane.Plane(
+            self.nats,
+            self.redis,
+            airflow_url,
+            secret_file,
+            self.options.lease_seconds,
+            self.options.otlp_endpoint,
+        )
         plane.apply_topology(self.supervisor, prepared)
         if self.options.policy:
             plane.set_policy(self.supervisor, prepared, self.options.policy)
@@ -249,7 +257,13 @@ class DevStack:
             token_file = plane.create_token(prepared, spec.name, directory)
             bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else self.options.bundles
             execution_plane = ExecutionPlane(
-                self.gateway_url, certificates.ca, token_file, self.s3, self.options.dags, bundles
+                self.gateway_url,
+                certificates.ca,
+                token_file,
+                self.s3,
+                self.options.dags,
+                bundles,
+                self.options.otlp_endpoint,
             )
             command = agent_command(spec, execution_plane, directory, namespace)
             process = self.supervisor.add(f"agent-{spec.name}", command, tier="agents")

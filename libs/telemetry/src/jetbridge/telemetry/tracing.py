@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
@@ -56,12 +57,36 @@ def configure_tracing(service: str) -> StopTracing:
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
+    from jetbridge.telemetry.clean import CleanExporter  # noqa: PLC0415
+
     attributes = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: f"jetbridge-{service}"}
     provider = TracerProvider(resource=Resource.create(attributes))
     for name in names:
-        provider.add_span_processor(BatchSpanProcessor(_load_exporter(name)))
+        provider.add_span_processor(BatchSpanProcessor(CleanExporter(_load_exporter(name))))
     trace.set_tracer_provider(provider)
     return _stopper(provider.shutdown)
+
+
+def preload_tracing() -> None:
+    """
+    Import what :func:`configure_tracing` will need, if it will; starts no thread and opens no connection.
+
+    For a process that forks others: they find the SDK in memory. Raises :class:`TracingConfigurationError`.
+    """
+    for name in _exporter_names():
+        from jetbridge.telemetry import clean  # noqa: F401, PLC0415 - the SDK comes with it
+
+        _exporter_class(name)
+
+
+def is_tracing() -> bool:
+    """Say whether spans of this process are recorded at all."""
+    return _has_provider()
+
+
+def in_trace() -> bool:
+    """Say whether there is a current span, be it recorded or only passed on."""
+    return trace.get_current_span().get_span_context().is_valid
 
 
 def tracer(module: str) -> trace.Tracer:
@@ -71,9 +96,24 @@ def tracer(module: str) -> trace.Tracer:
 
 def current_traceparent() -> str | None:
     """Return the current span as a W3C ``traceparent``, or None outside any trace."""
+    return trace_headers().get(_TRACEPARENT)
+
+
+@contextmanager
+def continuing(traceparent: str | None) -> Iterator[None]:
+    """Have what happens inside be part of the sender's trace, without a span of its own."""
+    token = attach(remote_context(traceparent))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers that continue the current trace on the other side; none outside any trace."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
-    return carrier.get(_TRACEPARENT)
+    return carrier
 
 
 def remote_context(traceparent: str | None) -> Context:
@@ -101,9 +141,13 @@ def _has_provider() -> bool:
 
 
 def _load_exporter(name: str) -> SpanExporter:
+    return _exporter_class(name)()
+
+
+def _exporter_class(name: str) -> Callable[[], SpanExporter]:
     found = entry_points(group="opentelemetry_traces_exporter", name=_entry_point_name(name))
     for entry_point in found:
-        exporter: SpanExporter = entry_point.load()()
+        exporter: Callable[[], SpanExporter] = entry_point.load()
         return exporter
     known = sorted({entry.name for entry in entry_points(group="opentelemetry_traces_exporter")})
     raise TracingConfigurationError(

@@ -19,6 +19,7 @@ import structlog
 from airflow.sdk.bases.xcom import BaseXCom
 from opentelemetry.trace import Span
 
+from jetbridge.telemetry.spans import span
 from jetbridge.telemetry.tracing import tracer
 from jetbridge.xcom.errors import BadReferenceError
 from jetbridge.xcom.keys import xcom_object_key
@@ -58,7 +59,7 @@ class ObjectStoreXComBackend(BaseXCom):
     ) -> dict[str, Any]:
         """Store the value and return the reference's document."""
         store = xcom_store()
-        with _tracer.start_as_current_span("xcom put") as span, _spool(store) as spool:
+        with span(_tracer, "xcom put", kind="client") as opened, _spool(store) as spool:
             encoding = write_value(BaseXCom.serialize_value(value), spool)
             name = xcom_object_key(
                 prefix=store.settings.key_prefix,
@@ -70,7 +71,7 @@ class ObjectStoreXComBackend(BaseXCom):
                 suffix=SUFFIXES[encoding],
             )
             stored = store.put(name, spool, content_type="application/json")
-            _describe(span, stored.uri, stored.bytes)
+            _describe(opened, stored.uri, stored.bytes)
         return Reference(
             uri=stored.uri, bytes=stored.bytes, sha256=stored.sha256, encoding=encoding
         ).document()
@@ -88,8 +89,8 @@ class ObjectStoreXComBackend(BaseXCom):
             return BaseXCom.deserialize_value(result)
         store = xcom_store()
         key = reference.key_in(store)
-        with _tracer.start_as_current_span("xcom get") as span, _spool(store) as spool:
-            _describe(span, reference.uri, reference.bytes)
+        with span(_tracer, "xcom get", kind="client") as opened, _spool(store) as spool:
+            _describe(opened, reference.uri, reference.bytes)
             store.get(key, spool, expected_bytes=reference.bytes, sha256=reference.sha256)
             serialized = read_value(spool, reference.encoding)
         return BaseXCom.deserialize_value(_Result(serialized))
@@ -112,8 +113,8 @@ class ObjectStoreXComBackend(BaseXCom):
             log.warning("nothing purged behind an XCom that is being deleted", reason=str(exc))
 
 
-def _describe(span: Span, uri: str, size: int) -> None:
-    span.set_attributes({"jetbridge.xcom.uri": uri, "jetbridge.xcom.bytes": size})
+def _describe(opened: Span, uri: str, size: int) -> None:
+    opened.set_attributes({"jetbridge.xcom.uri": uri, "jetbridge.xcom.bytes": size})
 
 
 class _Result(NamedTuple):

@@ -19,6 +19,8 @@ from typing import BinaryIO, cast
 import structlog
 from airflow.sdk.configuration import conf
 
+from jetbridge.telemetry.spans import span
+from jetbridge.telemetry.tracing import in_trace, remote_context, tracer
 from jetbridge.xcom.errors import ObjectStoreError
 from jetbridge.xcom.settings import ObjectStoreSettings
 from jetbridge.xcom.store import ObjectStore, StoredObject
@@ -27,6 +29,7 @@ _FIRST_LINE_BYTES = 64 * 1024
 _PART_ID_CHARS = 12
 
 log = structlog.get_logger(__name__)
+_tracer = tracer(__name__)
 
 
 @cache
@@ -54,8 +57,12 @@ class ObjectStoreTaskLog:
         Called again for the same file, which may have grown, it replaces the same object.
         """
         bound = log.bind(path=str(path), ti_id=str(getattr(ti, "id", "")))
+        carrier = getattr(ti, "context_carrier", None) or {}
+        context = None if in_trace() else remote_context(carrier.get("traceparent"))
         try:
-            stored = self._upload(path)
+            with span(_tracer, "log upload", context=context, kind="client") as opened:
+                stored = self._upload(path)
+                opened.set_attribute("jetbridge.log.bytes", stored.bytes if stored else 0)
         except (ObjectStoreError, OSError, ValueError) as exc:
             bound.error("task log was not uploaded; it is still on this agent's disk", error=str(exc))
             return

@@ -69,6 +69,8 @@ def _fixed(settings: DagProcessorSettings) -> dict[str, str]:
         # Airflow would read each Dag file in the manager to import what it imports. The manager has to
         # survive every Dag file, so it does not even open one; what most Dags import is imported anyway.
         "AIRFLOW__DAG_PROCESSOR__PARSING_PRE_IMPORT_MODULES": "False",
+        # Airflow's switch would start an exporter in the manager, which forks; the agent traces each parse.
+        "AIRFLOW__TRACES__OTEL_ON": "False",
         # Which team a bundle belongs to is known, and decided, on the plane.
         "AIRFLOW__CORE__MULTI_TEAM": "False",
     }

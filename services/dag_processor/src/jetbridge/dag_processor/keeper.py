@@ -23,7 +23,7 @@ import structlog
 from jetbridge.agent.errors import AgentReplacedError, GatewayError, LeaseLostError, RequestRefusedError
 from jetbridge.agent.link import Backoff
 from jetbridge.agent.waiting import wait_at_most
-from jetbridge.dag_processor import wire
+from jetbridge.dag_processor import spans, wire
 from jetbridge.dag_processor.calls import DagProcessorSession
 from jetbridge.dag_processor.leases import BundleLeases
 from jetbridge.dag_processor.wire import Answer, Failure, Held, Loaded, Question, Read
@@ -152,7 +152,8 @@ class ManagerKeeper:
         if question.operation == wire.READ:
             status, content = await self._session.read(question.body.decode(), question.wait_seconds)
             return msgspec.msgpack.encode(Read(status=status, content=content))
-        return await self._session.relay(question.operation, question.body, question.wait_seconds)
+        with spans.asking(question):
+            return await self._session.relay(question.operation, question.body, question.wait_seconds)
 
 
 def _failure(number: int, error: Exception) -> Answer:

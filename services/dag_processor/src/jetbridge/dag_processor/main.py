@@ -30,6 +30,7 @@ from jetbridge.dag_processor.keeper import Launch, ManagerKeeper
 from jetbridge.dag_processor.leases import BundleLeases
 from jetbridge.dag_processor.settings import DagProcessorSettings
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
 
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge dag-processor"
@@ -46,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             read_token(settings.token_file)
             warn_about_permissions(settings.token_file)
             hide_memory()
-            return asyncio.run(run(settings))
-    except (DataDirError, TokenFileError) as error:
+            stop_tracing = configure_tracing("dag-processor")
+            try:
+                return asyncio.run(run(settings))
+            finally:
+                stop_tracing()
+    except (DataDirError, TokenFileError, TracingConfigurationError) as error:
         log.error("the Dag processor cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
 

@@ -22,6 +22,7 @@ from jetbridge.gateway.limits import Limits
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.origin import note_origin, origin_of
 from jetbridge.gateway.problems import ProblemError, problem_response
+from jetbridge.gateway.tracing import continued, described
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +52,14 @@ class Guard:
         origin = note_origin(scope, self._trusted_proxies)
         structlog.contextvars.bind_contextvars(request_id=request_id, client=origin.address)
         sender = _Sender(send)
-        try:
-            await self._app(scope, receive, sender)
-        except Exception:  # the answer was sent by the handler below; Starlette raises the error on to us
-            log.exception("request.failed", method=scope["method"], path=scope["path"])
-        finally:
-            self._measure(scope, sender.status, time.perf_counter() - started)
+        with continued(scope) as span:
+            try:
+                await self._app(scope, receive, sender)
+            except Exception:  # the answer was sent by the handler below; Starlette raises the error on to us
+                log.exception("request.failed", method=scope["method"], path=scope["path"])
+            finally:
+                described(span, scope, sender.status)
+                self._measure(scope, sender.status, time.perf_counter() - started)
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")

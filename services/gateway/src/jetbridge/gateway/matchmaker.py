@@ -30,10 +30,12 @@ from jetbridge.contracts.envelope import Envelope
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import WorkloadRejected, WorkloadSubmitted
 from jetbridge.contracts.records import WorkloadRecord, WorkloadState
+from jetbridge.contracts.subjects import WORK_STREAM
 from jetbridge.gateway.background import Background
 from jetbridge.gateway.board import Board, Waiter
 from jetbridge.gateway.known import Known
 from jetbridge.gateway.metrics import GatewayMetrics
+from jetbridge.telemetry.spans import messaging, span
 from jetbridge.telemetry.tracing import current_traceparent, remote_context, tracer
 
 log = structlog.get_logger(__name__)
@@ -174,8 +176,14 @@ class Matchmaker:
     async def _try_offer(
         self, message: Msg, envelope: Envelope, submitted: WorkloadSubmitted, waiter: Waiter
     ) -> None:
-        context = remote_context(envelope.traceparent)
-        with _tracer.start_as_current_span("gateway.offer", context=context):
+        with span(
+            _tracer,
+            "process WORK",
+            context=remote_context(envelope.traceparent),
+            kind="consumer",
+            attributes=messaging("process", "process", WORK_STREAM, envelope.id)
+            | {"jetbridge.queue": submitted.queue, "jetbridge.agent": waiter.agent},
+        ):
             workload = self.workloads.get(submitted.workload_id)
             for _ in range(_CAS_ATTEMPTS):
                 if workload is None or judge(workload, submitted) is Verdict.UNSEEN:

@@ -46,11 +46,12 @@ from jetbridge.gateway.proxy_rules import (
     upstream_target,
 )
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.gateway.tracing import upstream_template
 from jetbridge.gateway.triggers import TriggerDesk
-from jetbridge.telemetry.tracing import remote_context, tracer
+from jetbridge.telemetry.spans import http_client, http_status
+from jetbridge.telemetry.tracing import current_traceparent
 
 log = structlog.get_logger(__name__)
-_tracer = tracer(__name__)
 
 NO_TASK = "00000000-0000-0000-0000-000000000000"
 """Whose token an asker without a task gets: Airflow's own triggerer asks in this one's name (3.3)."""
@@ -95,9 +96,7 @@ class Proxy:
             return LeaseLostResponse()
         with _allowed(request):
             check(_asked(request, target), asker, self.settings.other_dags)
-        context = remote_context(request.headers.get("traceparent"))
-        with _tracer.start_as_current_span("gateway.proxy", context=context):
-            return await self._forward(request, target, asker.task_instance or NO_TASK)
+        return await self._forward(request, target, asker.task_instance or NO_TASK)
 
     async def read(self, request: Request, path: bytes, caller: Caller) -> Response:
         """Pass on a Dag processor's read of ``path``; raises the problem to answer with."""
@@ -137,16 +136,21 @@ class Proxy:
             raise unavailable("The lease cannot be checked now because NATS is away.") from exc
 
     async def _forward(self, request: Request, target: str, workload_id: str) -> Response:
-        headers = forwarded_headers(request.scope["headers"], self.tokens.token_for(workload_id))
+        headers = CIMultiDict(forwarded_headers(request.scope["headers"], self.tokens.token_for(workload_id)))
         started = time.perf_counter()
+        url = URL(self.settings.airflow_base + target, encoded=True)
         try:
-            answer = await self.session.request(
-                request.method,
-                URL(self.settings.airflow_base + target, encoded=True),
-                headers=CIMultiDict(headers),
-                data=await self._body(request),
-                allow_redirects=False,
-            )
+            with http_client(request.method, upstream_template(url.raw_path), url.raw_authority) as span:
+                if traceparent := current_traceparent():
+                    headers["traceparent"] = traceparent
+                answer = await self.session.request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    data=await self._body(request),
+                    allow_redirects=False,
+                )
+                http_status(span, answer.status)
         except TimeoutError as exc:
             raise _upstream("did not answer in time", workload_id) from exc
         except aiohttp.ClientError as exc:

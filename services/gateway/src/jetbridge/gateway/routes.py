@@ -32,10 +32,8 @@ from jetbridge.gateway.gateway import Gateway
 from jetbridge.gateway.origin import origin_of
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.proxy_rules import METHODS
-from jetbridge.telemetry.tracing import remote_context, tracer
 
 log = structlog.get_logger(__name__)
-_tracer = tracer(__name__)
 
 _REGISTER_BYTES = 256 << 10
 """256 queues of 256 characters and 64 labels of 256, escaped, with room to spare."""
@@ -87,7 +85,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         caller = await gateway.gatekeeper.caller(request.scope)
         await accepts.read(request)
         lease = _lease(request, caller)
-        with _span("gateway.accept", request), _bus_problems():
+        with _bus_problems():
             seen = gateway.holdings.seen(lease)
             terms = gateway.terms_at(caller.record.site)
             record = await leases.accept(gateway.workloads, lease, caller.name, seen, terms)
@@ -102,7 +100,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         caller = await gateway.gatekeeper.caller(request.scope)
         body = await reports.read(request)
         lease = _lease(request, caller)
-        with _span("gateway.report", request), _bus_problems():
+        with _bus_problems():
             seen = gateway.holdings.seen(lease)
             await leases.report(gateway.workloads, lease, caller.name, body, seen)
         gateway.metrics.reports.labels(body.outcome.value).inc()
@@ -188,14 +186,6 @@ def _bus_problems() -> Iterator[None]:
     except msgspec.DecodeError as exc:
         log.warning("record.unreadable", error=str(exc))
         raise unavailable("The record is of a newer version; a newer gateway can do this.") from exc
-
-
-@contextmanager
-def _span(name: str, request: Request) -> Iterator[None]:
-    """Continue the trace that the agent continues from the offer."""
-    context = remote_context(request.headers.get("traceparent"))
-    with _tracer.start_as_current_span(name, context=context):
-        yield
 
 
 def _no_store(body: msgspec.Struct, status: int = 200) -> Response:

@@ -33,6 +33,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from jetbridge.bus.kv import answered
+from jetbridge.bus.spans import receiving
 from jetbridge.contracts.envelope import Envelope, MessageError, open_envelope, read_body
 from jetbridge.contracts.failover import WorkloadMoved, WorkloadStarving
 from jetbridge.contracts.ids import LeaseKey
@@ -71,6 +72,7 @@ class HistoryEntry:
     event: str
     coordinates: TaskCoordinates
     extra: str
+    traceparent: str | None = None
 
 
 class HistoryQueue:
@@ -147,7 +149,8 @@ def subscribe(broker: NatsBroker, queue: HistoryQueue, find_agent: FindAgent) ->
     @subscriber
     async def write_history(data: bytes) -> None:
         if entry := read_entry(data, find_agent):
-            await queue.put(entry)
+            with receiving(SUBJECT, "process", entry.traceparent):
+                await queue.put(entry)
 
 
 async def has_consumer(js: JetStreamContext) -> bool:
@@ -191,5 +194,8 @@ def _entry_of(body: Told, envelope: Envelope, find_agent: FindAgent) -> HistoryE
         facts["to"] = body.to
     extra = json.dumps({name: value for name, value in facts.items() if value not in ("", None)})
     return HistoryEntry(
-        event=f"jetbridge.{body.TYPE.removeprefix('workload.')}", coordinates=body.coordinates, extra=extra
+        event=f"jetbridge.{body.TYPE.removeprefix('workload.')}",
+        coordinates=body.coordinates,
+        extra=extra,
+        traceparent=envelope.traceparent,
     )

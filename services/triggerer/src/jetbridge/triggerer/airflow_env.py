@@ -82,6 +82,8 @@ def _fixed(gateway: str) -> dict[str, str]:
     return {
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api(gateway),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": NO_DATABASE,
+        # Airflow's switch would start an exporter before the runner is forked; the runner has its own.
+        "AIRFLOW__TRACES__OTEL_ON": "False",
         # Arguments of triggers are encrypted between this process and its runner, with a key of their own.
         "AIRFLOW__CORE__FERNET_KEY": urlsafe_b64encode(token_bytes(32)).decode(),
     }

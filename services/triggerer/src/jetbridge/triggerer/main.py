@@ -17,6 +17,7 @@ from jetbridge.agent.prctl import hide_memory
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.tracing import TracingConfigurationError
 from jetbridge.triggerer.airflow_env import airflow_env
 from jetbridge.triggerer.settings import TriggererSettings
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hide_memory()
             raise_file_limit(settings.capacity * FILES_PER_TRIGGER + OTHER_FILES)
             code, again = _live(settings, inherited)
-    except (DataDirError, TokenFileError) as error:
+    except (DataDirError, TokenFileError, TracingConfigurationError) as error:
         log.error("the triggerer cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from jetbridge.agent.errors import AgentError, ExitCode
+from jetbridge.telemetry.tracing import configure_tracing, preload_tracing
 from jetbridge.triggerer.airflow_env import execution_api
 from jetbridge.triggerer.exchange import Exchange
 from jetbridge.triggerer.network import Network
@@ -47,6 +48,7 @@ def live(settings: TriggererSettings) -> Ending:
     exchange = Exchange()
     requests = ThreadPoolExecutor(settings.request_threads, thread_name_prefix="request")
     uploads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="upload")
+    preload_tracing()
     # Executors have no threads yet, and this forks.
     supervisor = Supervisor.start(
         job=None,
@@ -60,12 +62,16 @@ def live(settings: TriggererSettings) -> Ending:
         uploads=uploads,
     )
     network = Network(settings, exchange)
-    with _signals(exchange):
-        supervisor.listen_to_exchange()
-        _ = supervisor.client  # made before threads could make two
-        network.start()
-        supervisor.run()
-        return _end(settings, supervisor, network)
+    stop_tracing = configure_tracing("triggerer")  # after the fork: the runner has its own
+    try:
+        with _signals(exchange):
+            supervisor.listen_to_exchange()
+            _ = supervisor.client  # made before threads could make two
+            network.start()
+            supervisor.run()
+            return _end(settings, supervisor, network)
+    finally:
+        stop_tracing()
 
 
 def _end(settings: TriggererSettings, supervisor: Supervisor, network: Network) -> Ending:

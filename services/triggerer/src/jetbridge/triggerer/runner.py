@@ -33,7 +33,11 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import _new_encoder
 
 from jetbridge.agent.prctl import die_with_parent
+from jetbridge.telemetry.tracing import configure_tracing
 from jetbridge.triggerer.wire import AwaitNews, Labelled
+
+_FLUSH_SECONDS = 2.0
+"""The runner is asked to end when the agent has to; a collector that is away must not make it late."""
 
 T = TypeVar("T")
 
@@ -183,4 +187,8 @@ def sendable(text: str) -> str:
 def run_in_process() -> None:
     """Run in the forked process until told to stop; ends with its parent, whatever ends that."""
     die_with_parent(os.getppid(), signal.SIGKILL)
-    Runner().run()  # type: ignore[no-untyped-call]
+    stop_tracing = configure_tracing("triggerer")
+    try:
+        Runner().run()  # type: ignore[no-untyped-call]
+    finally:
+        stop_tracing(_FLUSH_SECONDS)

@@ -94,6 +94,9 @@ def _defaults(data_dir: Path, ca_file: Path | None) -> dict[str, str]:
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "60",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "1",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+        # A collector that does not answer holds up the end of a task no longer than this, in seconds;
+        # OpenTelemetry's 10 would be 20, since task and supervisor each send what they recorded.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
         # Airflow kills a task after this many failed heartbeats, 5 s apart. 24 x 5 s = 2 min even when
         # each failure is an immediate answer; when nothing answers, each takes as long as the retries.
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "24",
@@ -111,4 +114,6 @@ def _fixed(agent_name: str, gateway: str) -> dict[str, str]:
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "jetbridge.worker.identity.agent_name",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api(gateway),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": NO_DATABASE,
+        # Airflow's switch would start an exporter in the process that forks; see ``traced``.
+        "AIRFLOW__TRACES__OTEL_ON": "False",
     }

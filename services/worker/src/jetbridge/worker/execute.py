@@ -8,6 +8,7 @@ Written for Airflow 3.3 (``apache-airflow-core>=3.3,<3.4``). It relies on:
   ``supervise_task`` or ``supervise_callback``;
 * ``[sdk] coordinators`` and ``queue_to_coordinator`` being read from the environment when a supervisor
   starts (see ``coordinator``);
+* ``ti.context_carrier``: what Airflow's task runner takes for the parent of its span;
 * ``airflow.sdk.api.client.Client`` caching its TLS context, and the modules in ``PRELOADED_MODULES``:
   both only save time.
 
@@ -35,7 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import memory
+from jetbridge.worker import memory, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 
@@ -83,6 +84,7 @@ def warm_up(server: str, extra_modules: tuple[str, ...] = ()) -> None:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - foreign code may raise anything while it is imported
             log.warning("module cannot be preloaded", module=name, error=describe(error))
+    traced.preload()
     # Reading the CA bundle takes longer than all else a supervisor does; Airflow caches it per process.
     Client(base_url=server, token="").close()
 
@@ -99,7 +101,8 @@ def run(order: Order, server: str) -> Result:
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
         memory.watch.limit_bytes = order.memory_limit_bytes
-        exit_code = _supervise(workload, order, server)
+        with traced.supervised(order.traceparent):
+            exit_code = _supervise(workload, order, server)
     except Exception as error:
         log.exception("workload failed", lease=order.lease)
         return Result(outcome=Outcome.FAILED, reason=describe(error))
@@ -119,6 +122,8 @@ def _supervise(workload: Any, order: Order, server: str) -> int:
 def _read_workload(order: Order) -> Any:
     fields = msgspec.json.decode(order.spec, type=dict[str, Any])
     fields["token"] = order.token
+    if "ti" in fields:
+        traced.continue_in(fields["ti"], order.traceparent)
     return _workload.validate_python(fields)
 
 

@@ -96,6 +96,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     keep what the plane cannot take while it is away; empty for a task that does not ride through that.
 
     ``memory_limit_bytes`` is what the task and all it starts may take together; 0 is no limit.
+    ``traceparent`` continues the attempt's trace, if it is part of one.
     """
 
     lease: str
@@ -103,6 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     outbox: str = ""
     memory_limit_bytes: int = 0
+    traceparent: str = ""
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"

@@ -22,6 +22,7 @@ from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
 from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
@@ -48,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             warn_about_permissions(settings.token_file)
             hide_memory()
             adopt_orphans()
-            return asyncio.run(run(settings))
-    except (DataDirError, TokenFileError, ObjectStoreSettingsError) as error:
+            stop_tracing = configure_tracing("worker")
+            try:
+                return asyncio.run(run(settings))
+            finally:
+                stop_tracing()
+    except (DataDirError, TokenFileError, ObjectStoreSettingsError, TracingConfigurationError) as error:
         log.error("the worker cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
 

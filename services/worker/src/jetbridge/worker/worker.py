@@ -29,6 +29,7 @@ from jetbridge.agent.waiting import first
 from jetbridge.contracts.api import FENCE_SHARE, AcceptResponse, Offer, ReportRequest, ReportResponse
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome
+from jetbridge.worker import spans
 from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.frames import Exited, Hold, Order
 
@@ -242,7 +243,7 @@ class Worker:
 
     def _begin(self, lease: Lease, offer: Offer) -> None:
         self._enter(lease)
-        self._tasks.run(f"lease {lease.id}", self._carry(lease, offer))
+        self._tasks.run(f"lease {lease.id}", spans.attempt(offer, self._carry(lease, offer)))
 
     async def _carry(self, lease: Lease, offer: Offer) -> None:
         """Take one lease from its offer to its end."""
@@ -313,14 +314,16 @@ class Worker:
         if lease.stopped.is_set():
             return Exited(lease=lease.id, outcome=Outcome.FAILED, reason="stopped before it was started")
         outbox = str(self._outboxes.path_of(lease.id)) if lease.good_seconds else ""
-        order = Order(
-            lease=lease.id,
-            spec=offer.spec,
-            token=token,
-            outbox=outbox,
-            memory_limit_bytes=self._task_memory_bytes,
-        )
-        return await self._processes.run(order, self._hold, lease.good_seconds)
+        with spans.run() as traceparent:
+            order = Order(
+                lease=lease.id,
+                spec=offer.spec,
+                token=token,
+                outbox=outbox,
+                memory_limit_bytes=self._task_memory_bytes,
+                traceparent=traceparent,
+            )
+            return await self._processes.run(order, self._hold, lease.good_seconds)
 
     def _stop(self, lease: Lease, state: State) -> None:
         lease.state = state

@@ -23,11 +23,16 @@ def main(argv: list[str]) -> int:
     from jetbridge.scheduler.bridge.settings import BridgeSettings  # noqa: PLC0415
     from jetbridge.telemetry.logs import configure_logging  # noqa: PLC0415
     from jetbridge.telemetry.metrics import Metrics  # noqa: PLC0415
+    from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing  # noqa: PLC0415
 
     configure_logging("bridge")  # after Airflow was imported, which sets up logging for itself
     try:
-        asyncio.run(run(BridgeSettings(), BusSettings(), Metrics("bridge")))
-    except BusError as exc:
+        stop_tracing = configure_tracing("bridge")
+        try:
+            asyncio.run(run(BridgeSettings(), BusSettings(), Metrics("bridge")))
+        finally:
+            stop_tracing()
+    except (BusError, TracingConfigurationError) as exc:
         print(f"jetbridge bridge: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
     return 0

@@ -18,6 +18,7 @@ import structlog
 
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.rpc import ClaimCheck, RpcRefusedError
+from jetbridge.bus.spans import receiving, traceparent_of
 from jetbridge.contracts.envelope import Body, MessageError, UnknownMessageError, read_body, seal
 from jetbridge.contracts.rpc import AGENT_HEADER, TIMEOUT_HEADER, RefusalCode, Refused, RequestSetAside
 from jetbridge.scheduler.bridge.errors import RefusedError, is_outage
@@ -86,7 +87,8 @@ class Dispatcher:
                 if time.monotonic() - arrived > _patience(headers):
                     self._count(operation, _LATE, arrived)
                     return None
-                answer, outcome = await self._answer(operation, data, headers.get(AGENT_HEADER, ""))
+                with receiving(operation.subject, "process", traceparent_of(headers)):
+                    answer, outcome = await self._answer(operation, data, headers.get(AGENT_HEADER, ""))
             self._count(operation, outcome, arrived)
             return await self._sealed(answer)
         finally:

@@ -1,0 +1,258 @@
+"""
+One trace per attempt, from Airflow's Dag run to the last event, over every process that takes part.
+
+Everything is real, the spans come by OTLP; where there is a Jaeger on PATH it has to say the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jetbridge.devstack import trace_tree
+from jetbridge.devstack.agents import AgentSpec
+from jetbridge.devstack.otlp import Collector
+from jetbridge.devstack.ports import free_port
+from jetbridge.devstack.stack import DevStack, StackOptions
+
+pytestmark = pytest.mark.slow
+
+DAG_ID = "traced"
+SECRET = b"m4rk3r-that-must-stay-here"
+PATIENCE_SECONDS = 180
+EVERY_DETAIL = {"airflow/task_span_detail_level": 2}
+AGENTS = (
+    AgentSpec(name="works"),
+    AgentSpec(name="waits", role="triggerer", queues=(), slots=10),
+    AgentSpec(name="parses", role="dag-processor", queues=()),
+)
+ATTEMPTS = Counter(make=1, take=1, fail=1, wait=2)  # one is deferred and resumed
+
+SCHEDULER, API, GATEWAY = "airflow-scheduler", "airflow-api-server", "jetbridge-gateway"
+WORKER, TASK, TRIGGERER = "jetbridge-worker", "jetbridge-task", "jetbridge-triggerer"
+PROXIED = "/execution/{path:path}"
+ACCEPT, REPORT = "POST /v1/leases/{lease}/accept", "POST /v1/leases/{lease}/report"
+LEASED, FINISHED = "send event.workload.leased", "send event.workload.finished"
+EVENT = "process event.workload.*"
+
+
+def edges_of(task):
+    """What an attempt's trace consists of: (parent, child), each as service and span."""
+    own = f"worker.{task}"
+    return {
+        ((SCHEDULER, "dag_run.traced"), (API, f"task_run.{task}")),
+        ((API, f"task_run.{task}"), (SCHEDULER, "send WORK")),
+        ((SCHEDULER, "send WORK"), (GATEWAY, "process WORK")),
+        ((GATEWAY, "process WORK"), (WORKER, "worker.attempt")),
+        ((WORKER, "worker.attempt"), (WORKER, ACCEPT)),
+        ((WORKER, ACCEPT), (GATEWAY, ACCEPT)),
+        ((GATEWAY, ACCEPT), (GATEWAY, LEASED)),
+        ((GATEWAY, LEASED), (SCHEDULER, EVENT)),
+        ((WORKER, "worker.attempt"), (WORKER, "worker.run")),
+        ((WORKER, "worker.run"), (GATEWAY, f"PATCH {PROXIED}")),
+        ((WORKER, "worker.run"), (TASK, own)),
+        ((TASK, own), (GATEWAY, f"PUT {PROXIED}")),
+        ((GATEWAY, f"PUT {PROXIED}"), (GATEWAY, "PUT /execution/task-instances/…")),
+        ((GATEWAY, f"PATCH {PROXIED}"), (GATEWAY, "PATCH /execution/task-instances/…")),
+        ((WORKER, "worker.run"), (WORKER, "log upload")),
+        ((WORKER, "worker.attempt"), (WORKER, REPORT)),
+        ((WORKER, REPORT), (GATEWAY, REPORT)),
+        ((GATEWAY, REPORT), (GATEWAY, FINISHED)),
+        ((GATEWAY, FINISHED), (SCHEDULER, EVENT)),
+    }
+
+
+def of_the_task(task, *children):
+    own = (TASK, f"worker.{task}")
+    calls = {
+        (GATEWAY, f"{method} {PROXIED}"): (GATEWAY, f"{method} /execution/{kind}/…")
+        for method, kind in (("POST", "xcoms"), ("GET", "xcoms"))
+    }
+    return {(own, child) for child in children} | {(one, calls[one]) for one in children if one in calls}
+
+
+PUT_XCOM = ((TASK, "xcom put"), (GATEWAY, f"POST {PROXIED}"))
+GET_XCOM = ((TASK, "xcom get"), (GATEWAY, f"GET {PROXIED}"))
+STATE = (GATEWAY, f"PATCH {PROXIED}")
+HEARTBEAT = ((WORKER, "worker.run"), (GATEWAY, f"PUT {PROXIED}"))  # when one is due; the others always are
+
+EXPECTED = {
+    "make": edges_of("make") | of_the_task("make", *PUT_XCOM, STATE),
+    "take": edges_of("take") | of_the_task("take", *GET_XCOM, *PUT_XCOM, STATE),
+    "wait": edges_of("wait")
+    | of_the_task("wait", STATE)
+    | {
+        ((API, "task_run.wait"), (TRIGGERER, "trigger.wait")),
+        ((API, "task_run.wait"), (TRIGGERER, "log upload")),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def collector():
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def runs(collector, tmp_path_factory):
+    """The spans of an ordinary run, and of one with all details, in which Airflow records exceptions."""
+    options = StackOptions(
+        dags=Path(__file__).parent / "traced_dags",
+        agents=AGENTS,
+        isolate=False,  # else the agents could not reach a collector on this machine
+        otlp_endpoint=collector.endpoint,
+        directory=tmp_path_factory.mktemp("traces"),
+    )
+    with DevStack(options) as stack:
+        stack.client.await_dag(DAG_ID)
+        stack.client.unpause(DAG_ID)
+        run_ids = [stack.client.trigger(DAG_ID, conf) for conf in ({}, EVERY_DETAIL)]
+        assert [stack.await_run(DAG_ID, one, timeout_seconds=PATIENCE_SECONDS) for one in run_ids] == [
+            "failed"
+        ] * 2
+        return [complete(collector, run_id) for run_id in run_ids]
+
+
+def complete(collector, run_id):
+    """Wait for all spans of a run: the last of each attempt come after its end."""
+    spans = collector.wait(lambda spans: is_complete(trace_of(spans, run_id)), PATIENCE_SECONDS)
+    assert is_complete(trace_of(spans, run_id)), trace_tree.text(trace_of(spans, run_id))
+    return trace_of(spans, run_id)
+
+
+def trace_of(spans, run_id):
+    roots = [
+        one for one in spans if not one.parent and one.attributes.get("airflow.dag_run.run_id") == run_id
+    ]
+    return [one for one in spans if roots and one.trace == roots[0].trace]
+
+
+def is_complete(trace):
+    names = Counter((one.service, one.name) for one in trace)
+    attempts = ATTEMPTS.total()
+    return (
+        names[SCHEDULER, EVENT] >= 2 * attempts
+        and names[WORKER, "log upload"] == attempts
+        and names[WORKER, "worker.attempt"] == attempts
+        and names[TRIGGERER, "log upload"] == 1
+        and all(names[API, f"task_run.{task}"] == 1 for task in ATTEMPTS)
+    )
+
+
+@pytest.mark.parametrize("task", sorted(EXPECTED))
+def test_an_attempt_is_one_trace_with_exactly_these_edges(runs, task):
+    trace = runs[0]
+    assert trace_tree.edges(trace, f"task_run.{task}") - {HEARTBEAT} == EXPECTED[task], trace_tree.text(trace)
+
+
+def test_a_resumed_task_has_both_attempts_and_its_trigger_in_one_trace(runs):
+    trace = runs[0]
+    (task_run,) = [one for one in trace if one.name == "task_run.wait"]
+    below = Counter(one.name for one in trace if one.parent == task_run.id)
+    assert below == {"send WORK": 2, "trigger.wait": 1, "log upload": 1}
+
+
+def test_every_service_says_what_it_takes_part_in(runs):
+    assert {(one.service, one.kind) for one in runs[0]} == {
+        (SCHEDULER, "internal"),
+        (SCHEDULER, "producer"),
+        (SCHEDULER, "consumer"),
+        (API, "internal"),
+        (GATEWAY, "server"),
+        (GATEWAY, "client"),
+        (GATEWAY, "producer"),
+        (GATEWAY, "consumer"),
+        (WORKER, "internal"),
+        (WORKER, "client"),
+        (TASK, "internal"),
+        (TASK, "client"),
+        (TRIGGERER, "internal"),
+        (TRIGGERER, "client"),
+    }
+
+
+def test_attributes_follow_the_conventions(runs):
+    for one in runs[0]:
+        if one.kind in {"producer", "consumer"}:
+            assert one.attributes["messaging.system"] == "nats"
+            assert one.attributes["messaging.operation.type"] in {"send", "process"}
+            assert one.attributes["messaging.destination.name"]
+        elif one.name.split()[0] in {"GET", "PUT", "PATCH", "POST"}:
+            assert one.attributes["http.request.method"] == one.name.split()[0]
+            assert one.attributes["http.response.status_code"] < 500
+            where = "http.route" if one.kind == "server" else "url.template"
+            assert one.name.endswith(one.attributes[where])
+
+
+def test_what_must_not_cross_the_boundary_is_in_no_span(runs, collector):
+    errors = [body for body in collector.raw if b"exception.type" in body]
+    assert runs
+    assert errors, "without an exception in the traces this test shows nothing"
+    assert [body for body in collector.raw if SECRET in body] == []
+
+
+def test_a_parse_is_a_trace_from_the_parser_to_the_bridge(runs, collector):
+    assert runs
+    (parse, *_) = [one for one in collector.spans if one.name == "dag_processor.parse"]
+    trace = [one for one in collector.spans if one.trace == parse.trace]
+    path = "POST /v1/agents/{name}/bundles/parsed"
+    rpc = "rpc.dag-processing.file-parsed"
+    assert trace_tree.edges(trace, parse.name) == {
+        (("jetbridge-dag-processor", parse.name), ("jetbridge-dag-processor", path)),
+        (("jetbridge-dag-processor", path), (GATEWAY, path)),
+        ((GATEWAY, path), (GATEWAY, f"request {rpc}")),
+        ((GATEWAY, f"request {rpc}"), ("jetbridge-bridge", f"process {rpc}")),
+    }
+
+
+@pytest.fixture
+def jaeger(tmp_path):
+    binary = shutil.which("jaeger-all-in-one")
+    if binary is None:
+        pytest.skip("there is no 'jaeger-all-in-one' on PATH to read the traces back from")
+    otlp, query, admin, grpc = (free_port() for _ in range(4))
+    options = {
+        "--collector.otlp.http.host-port": otlp,
+        "--collector.otlp.grpc.host-port": grpc,
+        "--query.http-server.host-port": query,
+        "--query.grpc-server.host-port": free_port(),
+        "--collector.http-server.host-port": free_port(),
+        "--collector.grpc-server.host-port": free_port(),
+        "--http-server.host-port": free_port(),
+        "--processor.jaeger-binary.server-host-port": free_port(),
+        "--processor.jaeger-compact.server-host-port": free_port(),
+        "--processor.zipkin-compact.server-host-port": free_port(),
+        "--admin.http.host-port": admin,
+    }
+    words = [f"{name}=127.0.0.1:{port}" for name, port in options.items()]
+    with (tmp_path / "jaeger.log").open("wb") as log:
+        process = subprocess.Popen([binary, *words], stdout=log, stderr=log)
+    try:
+        transport = httpx.HTTPTransport(retries=10)
+        with httpx.Client(transport=transport, timeout=60) as client:
+            yield client, f"http://127.0.0.1:{otlp}", f"http://127.0.0.1:{query}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_jaeger_shows_the_same(runs, collector, jaeger):
+    client, otlp, query = jaeger
+    for body in collector.raw:
+        client.post(f"{otlp}/v1/traces", content=body, headers={"content-type": "application/x-protobuf"})
+    trace = runs[0]
+    (shown,) = client.get(f"{query}/api/traces/{trace[0].trace}").json()["data"]
+    services = {name: process["serviceName"] for name, process in shown["processes"].items()}
+    spans = {one["spanID"]: (services[one["processID"]], one["operationName"]) for one in shown["spans"]}
+    found = {
+        (spans[reference["spanID"]], spans[one["spanID"]])
+        for one in shown["spans"]
+        for reference in one["references"]
+    }
+    assert found == trace_tree.edges(trace, "dag_run.traced")
