@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from jetbridge.bus.policies import PolicyStore
 from jetbridge.contracts.ids import LeaseKey
+from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.policies import FailoverPolicy, PolicyRecord, queue_scope
 from jetbridge.contracts.records import OnAgentLost, WorkloadState
 
@@ -75,3 +77,39 @@ async def test_an_abandoned_lease_that_waited_fails_for_nobody_knows_how_far_it_
     await agent.report(lease, outcome="abandoned", reason="the worker is gone")
     record = (await store.get(LeaseKey.parse(lease).workload_id)).record
     assert (record.state, record.outcome.value) == (WorkloadState.FINISHED, "failed")
+
+
+async def test_a_newer_process_of_the_agent_gets_the_leases_token_again_and_delivers_with_it(
+    agent, airflow, auth, store, workload, policy
+):
+    await policy(on_agent_lost=OnAgentLost.WAIT)
+    new = workload()
+    await store.submit(new)
+    lease, token = await agent.lease()
+    agent.instance = secrets.token_hex(16)
+    assert (await agent.register()).status_code == 200
+    assert (await agent.accept(lease)).json()["token"] == token
+    kept = f"/execution/task-instances/{new.workload_id}/state"
+    answer = await agent.client.patch(kept, json={"state": "success"}, headers=auth(token))
+    assert answer.status_code == 200
+    assert airflow.seen[-1]["body"] == b'{"state":"success"}'
+    assert (await agent.report(lease)).status_code == 200
+
+
+async def test_what_is_delivered_after_the_lease_has_moved_is_refused_and_changes_nothing(
+    agent, airflow, auth, store, workload, policy, problem
+):
+    await policy(on_agent_lost=OnAgentLost.WAIT)
+    new = workload()
+    await store.submit(new)
+    lease, token = await agent.lease()
+    await store.finish(LeaseKey.parse(lease), agent.name, Outcome.FAILED, None, "the wait is over")
+    await store.submit(new)  # and Airflow retries it, under the same id in this test
+    before = len(airflow.seen)
+    kept = f"/execution/task-instances/{new.workload_id}/state"
+    answer = await agent.client.patch(kept, json={"state": "success"}, headers=auth(token))
+    assert answer.status_code == 410
+    problem(await agent.accept(lease), "lease-lost")
+    problem(await agent.report(lease), "lease-lost")
+    assert len(airflow.seen) == before
+    assert (await store.get(new.workload_id)).record.state is WorkloadState.SUBMITTED
