@@ -12,6 +12,7 @@ from chaoskit.world import SLOTS
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 HOUR = 3600
+TEN_MINUTES = 600
 
 
 def test_the_tool_really_steps_a_clock(tmp_path):
@@ -22,11 +23,20 @@ def test_the_tool_really_steps_a_clock(tmp_path):
     assert time.time() - clock.read() > HOUR / 2
 
 
-@pytest.mark.parametrize("hours", [1, -1])
-@pytest.mark.parametrize("who", ["agents", "sentinel and router"])
-def test_a_wall_clock_steps(world, who, hours, tmp_path):
+@pytest.mark.parametrize(
+    ("who", "seconds"),
+    [
+        ("agents", TEN_MINUTES),
+        ("agents", -TEN_MINUTES),
+        ("sentinel and router", HOUR),
+        ("sentinel and router", -HOUR),
+    ],
+)
+def test_a_wall_clock_steps(world, who, seconds, tmp_path):
     """
     No task notices: leases are counted on monotonic clocks.
+
+    S3 refuses requests that are more than 15 minutes off, so agents may not be further than that.
 
     The clocks of gateways, Airflow and NATS are not stepped here: tokens between gateway and Airflow carry
     wall-clock times, and rightly stop working between machines that disagree by an hour.
@@ -41,10 +51,10 @@ def test_a_wall_clock_steps(world, who, hours, tmp_path):
         for process in processes:
             stepped.enter_context(restarted_with(process, clock.environment))
         burst = world.burst(
-            f"wall clock of {who} steps {hours:+} h", width=4 * SLOTS, seconds=2.0, hold=False
+            f"wall clock of {who} steps {seconds:+} s", width=4 * SLOTS, seconds=2.0, hold=False
         )
         burst.await_started(1)
-        burst.breaks(lambda: clock.step(hours * HOUR))
+        burst.breaks(lambda: clock.step(seconds))
         burst.prove(undisturbed=True)
         clock.step(0)
 
