@@ -1,0 +1,1 @@
+"""The failover protocol, explored exhaustively. ``explorer`` walks, ``model`` says what may happen."""
