@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from jetbridge.agent.testing import ProblemError
 from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.problems import ProblemType
+from jetbridge.worker.frames import Hold
 from jetbridge.worker.worker import DISOWNED
 
 
@@ -46,6 +47,28 @@ async def test_a_lost_confirmation_is_asked_for_again_and_the_workload_starts_on
     await worker.started(lease)
     assert len(gateway.called("accept")) == 4
     assert list(worker.processes.orders) == [lease]
+
+
+async def test_a_confirmation_that_comes_after_the_time_of_leases_is_not_believed(
+    worker, gateway, monkeypatch
+):
+    """Agent and plane counted to the end while it was on its way, and somebody else has the work now."""
+    real = gateway._accept
+
+    async def late(lease, *rest):
+        answer = await real(lease, *rest)
+        if len(gateway.called("accept")) == 1:
+            worker.worker._hold = Hold(until=0.0, heard_at=0.0)
+            await gateway.until(lambda: worker.worker._hold.until > 0)  # heard of again
+            await gateway.take_back(lease)
+        return answer
+
+    monkeypatch.setattr(gateway, "_accept", late)
+    lease = await gateway.offer()
+    await gateway.until(lambda: len(gateway.called("accept")) == 2)
+    other = await gateway.offer()
+    await worker.started(other)
+    assert lease not in worker.processes.orders
 
 
 async def test_an_accept_the_gateway_refuses_costs_nothing_else(worker, gateway):

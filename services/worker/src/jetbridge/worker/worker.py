@@ -140,6 +140,7 @@ class Worker:
         self._unknown: frozenset[str] = frozenset()
         self._terminated_because = ""
         self._hold = Hold(until=0.0, heard_at=0.0)
+        self._lapses = 0  # how often the time of all leases was over before it was prolonged again
         self._idle = asyncio.Event()
         self._idle.set()
         self.slots_changed = asyncio.Event()
@@ -192,6 +193,7 @@ class Worker:
     def prolonged(self, sent_at: float, until: float) -> None:
         """Let what runs go on until then. The fork server keeps the time, in case this process hangs."""
         if self._hold.until <= time.monotonic():
+            self._lapses += 1
             self._note_slots()
         self._hold = Hold(until=max(self._hold.until, until), heard_at=max(self._hold.heard_at, sent_at))
         self._tasks.run("hold", self._processes.hold(self._hold))
@@ -294,7 +296,7 @@ class Worker:
 
     async def _accept(self, lease: Lease) -> str | None:
         try:
-            confirmed = await self._session.accept(lease.id)
+            confirmed = await self._confirmed(lease.id)
         except LeaseLostError:
             log.info("offer went to another agent or was withdrawn", lease=lease.id)
         except RequestRefusedError as error:
@@ -303,6 +305,20 @@ class Worker:
             lease.good_seconds = FENCE_SHARE * (confirmed.lease_seconds or 0.0)
             return confirmed.token
         return None
+
+    async def _confirmed(self, lease_id: str) -> AcceptResponse:
+        """
+        Accept, and accept again when the leases' time was over meanwhile.
+
+        Then the plane may have given the work to others before this answer arrived. Of a lease that is still
+        held, the answer is the same again.
+        """
+        while True:
+            lapses = self._lapses
+            confirmed = await self._session.accept(lease_id)
+            if lapses == self._lapses:
+                return confirmed
+            log.info("confirmation came late; asking again", lease=lease_id)
 
     async def _execute(self, lease: Lease, offer: Offer, token: str) -> Exited:
         if self._terminated_because:
