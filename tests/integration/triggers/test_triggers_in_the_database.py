@@ -17,10 +17,10 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from jetbridge.contracts.rpc import RefusalCode
-from jetbridge.contracts.triggering import Attach, Detach, Lease, Submit, Sync, TriggerEvent
+from jetbridge.contracts.triggering import Attach, Count, Detach, Lease, Submit, Sync, TriggerEvent
 from jetbridge.scheduler.bridge.errors import RefusedError
 from jetbridge.scheduler.bridge.triggers import events, jobs, upkeep, workloads
-from jetbridge.scheduler.bridge.triggers.operations import STARTS_AT_ONCE, attach, detach, lease, sync
+from jetbridge.scheduler.bridge.triggers.operations import STARTS_AT_ONCE, attach, count, detach, lease, sync
 
 from .world import forget_triggers
 
@@ -219,6 +219,24 @@ def test_queues_are_kept_apart(world):
     # does again, who holds what tells why.
     assert Agent("gpu", queues=("gpu",)).started() == [gpu], everything_held()
     assert Agent("plain").started() == [plain], everything_held()
+
+
+def test_triggers_are_counted_as_triggerers_of_their_queue_would_have_them(world):
+    waiting(world)
+    waiting(world, queue="gpu")
+    ti, _ = waiting(world, queue="gpu")
+    Agent("gpu", queues=("gpu",)).started()
+    waiting(world, queue="gpu")
+    waiting(world, queue="tpu")
+    world.set_state(ti, "failed")  # nobody waits for its trigger any more
+
+    def counted(*queues):
+        answer = in_session(count, Count(queues=queues))
+        return answer.assigned, answer.waiting
+
+    assert counted() == (0, 1)
+    assert counted("gpu") == (1, 1)
+    assert counted("gpu", "tpu", "none") == (1, 2)
 
 
 def test_a_trigger_that_cannot_be_built_fails_and_the_others_are_built(world, monkeypatch):

@@ -164,6 +164,20 @@ class ReportResponse(Response, frozen=True, kw_only=True):
     lease: LeaseId
 
 
+class DepthResponse(Response, frozen=True, kw_only=True):
+    """
+    ``GET /v1/depth``: how much there is to do for an agent of a role with some queues.
+
+    ``value`` is all of it, ``waiting`` and ``running``: what an autoscaler divides by an agent's capacity.
+    ``oldest_seconds`` is how long the workload that waits longest has waited; 0 for triggers.
+    """
+
+    value: Annotated[int, Meta(ge=0)]
+    waiting: Annotated[int, Meta(ge=0)]
+    running: Annotated[int, Meta(ge=0)]
+    oldest_seconds: float = 0.0
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error, as an RFC 9457 problem document. ``detail`` says what to do."""
 
@@ -186,6 +200,7 @@ ALL_BODIES: tuple[type[msgspec.Struct], ...] = (
     AcceptResponse,
     ReportRequest,
     ReportResponse,
+    DepthResponse,
     Problem,
 )
 """Every body of the API; the schema snapshot is checked against this list."""

@@ -27,6 +27,7 @@ SYNC = rpc_subject(AREA, "sync")
 EVENTS = rpc_subject(AREA, "events")
 DETACH = rpc_subject(AREA, "detach")
 LEASE = rpc_subject(AREA, "lease")
+COUNT = rpc_subject(AREA, "count")
 
 MAX_CAPACITY = 10_000
 """Triggers on one agent; Airflow's own default is 1,000."""
@@ -264,6 +265,23 @@ class Leased(Body, frozen=True, kw_only=True):
     coordinates: TaskCoordinates | None = None
 
 
+class Count(Body, frozen=True, kw_only=True):
+    """``rpc.triggering.count``: asks how many triggers triggerers of these queues have or would take."""
+
+    TYPE: ClassVar[str] = "triggering.count"
+
+    queues: Annotated[tuple[Queue, ...], Meta(max_length=MAX_QUEUES)] = ()
+
+
+class Counted(Body, frozen=True, kw_only=True):
+    """Answer to :class:`Count`. ``assigned`` ones have a triggerer, alive or not; ``waiting`` ones none."""
+
+    TYPE: ClassVar[str] = "triggering.counted"
+
+    assigned: Annotated[int, Meta(ge=0)]
+    waiting: Annotated[int, Meta(ge=0)]
+
+
 API_BODIES: tuple[type[msgspec.Struct], ...] = (
     AttachRequest,
     AttachResponse,
@@ -289,4 +307,6 @@ ALL_BODIES: tuple[type[Body], ...] = (
     Detached,
     Lease,
     Leased,
+    Count,
+    Counted,
 )

@@ -10,6 +10,7 @@ from jetbridge.gateway.gateway import Gateway
 from jetbridge.gateway.guard import Guard, answer_problems
 from jetbridge.gateway.openapi_document import document_of
 from jetbridge.gateway.routes import agent_routes, execution_routes, lease_routes, plane_routes
+from jetbridge.gateway.scaling_routes import scaling_routes
 from jetbridge.gateway.triggerer_routes import triggerer_routes
 
 
@@ -22,6 +23,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         triggerer_routes,
         lease_routes,
         execution_routes,
+        scaling_routes,
         plane_routes,
     ):
         app.include_router(routes(gateway))

@@ -36,6 +36,7 @@ from jetbridge.gateway.board import Board
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
+from jetbridge.gateway.depth import Depths
 from jetbridge.gateway.health import CheckFailedError, Health, ReadinessProbe
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.known import Known
@@ -65,6 +66,7 @@ class Gateway:
     policies: Policies
     gatekeeper: Gatekeeper
     limits: Limits
+    depths: Depths
     holdings: Holdings
     agents: AgentDesk
     polls: Polls
@@ -138,6 +140,7 @@ async def _wire(
     triggers = TriggerDesk(rpc, gatekeeper, metrics)
     bundles = BundleDesk(await BundleStore.open(to.bus), rpc, partial(_may_send_source, known.policies))
     holdings = Holdings(known.workloads)
+    depths = Depths(known.workloads)
     contact = Contact(to.bus.js.account_info)
     presence = Presence(to.redis, await open_beats(to.bus), contact, metrics)
     board = Board(Outstanding())
@@ -168,6 +171,7 @@ async def _wire(
         policies=known.policies,
         gatekeeper=gatekeeper,
         limits=Limits(to.redis),
+        depths=depths,
         holdings=holdings,
         agents=AgentDesk(
             store=agents,

@@ -40,3 +40,15 @@ class GatewayMetrics:
             "presence", "errors", "Writes of agents' presence that Redis did not take"
         )
         self.lane_errors = self.all.counter("lane", "errors", "Failures of pulling work, each tried again")
+        # As of the moment somebody asks; every gateway says the same, so take the maximum over them.
+        self.waiting = self.all.gauge("waiting", "workloads", "Workloads that wait for an agent", ["queue"])
+        self.running = self.all.gauge("running", "workloads", "Workloads that run under a lease", ["queue"])
+        self.oldest = self.all.gauge(
+            "oldest_waiting", "seconds", "How long the workload that waits longest has waited", ["queue"]
+        )
+        self.expiry = self.all.gauge(
+            "token_expiry",
+            "timestamp_seconds",
+            "When an agent token ends; revoked ones are left out",
+            ["token"],
+        )

@@ -62,6 +62,10 @@ def _path(name: str, pattern: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
 _AGENT = _path("name", ids.AGENT_NAME_PATTERN, "The agent's name, as registered.")
 _LEASE = _path("lease", ids.LEASE_ID_PATTERN, "`<workload id>.<epoch>`, as offered.")
 BELOW = {
@@ -232,6 +236,33 @@ DETACH = _operation(
     parameters=[_AGENT],
     problems=_WITH_CREDENTIAL,
 )
+DEPTH: dict[str, Any] = {
+    "operation_id": "depth",
+    "summary": "How much there is to do, for autoscalers",
+    "description": "With an agent token, whose scopes must allow the role and the queues.",
+    "responses": {
+        200: _json((api.DepthResponse.__doc__ or "").strip(), api.DepthResponse),
+        **problem_responses({*_ALWAYS, *_WITH_TOKEN, ProblemType.MALFORMED}),
+    },
+    "openapi_extra": {
+        "security": [{"agentToken": []}],
+        "parameters": [
+            _query(
+                "role", {"type": "string", "enum": ["worker", "triggerer"], "default": "worker"}, "For whom."
+            ),
+            _query(
+                "queue",
+                {
+                    "type": "array",
+                    "maxItems": api.MAX_QUEUES,
+                    "items": {"type": "string", "minLength": 1, "maxLength": 256},
+                },
+                "Which queues, by name; for workers at least one.",
+            ),
+        ],
+    },
+    "response_model": None,
+}
 HEALTHZ: dict[str, Any] = {
     "operation_id": "healthz",
     "summary": "Whether the process lives",

@@ -32,6 +32,7 @@ from jetbridge.gateway.gateway import Gateway
 from jetbridge.gateway.origin import origin_of
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.proxy_rules import METHODS
+from jetbridge.gateway.scrape import refresh
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,7 @@ def plane_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/metrics", **openapi.METRICS)
     async def metrics(request: Request) -> Response:
+        refresh(gateway.metrics, gateway.depths, gateway.gatekeeper.tokens)
         body, content_type = gateway.metrics.all.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 

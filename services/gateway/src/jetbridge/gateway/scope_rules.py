@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.contracts.problems import ProblemType
@@ -29,17 +29,22 @@ def check_origin(token: TokenRecord, origin: Origin) -> None:
 
 def check_registration(token: TokenRecord, request: RegisterRequest, *, require_scopes: bool) -> None:
     """Refuse a role or a queue outside the token's scopes."""
-    scopes = token.scopes
-    if require_scopes and not is_restricted(scopes):
+    if require_scopes and not is_restricted(token.scopes):
         raise _forbidden(
             f"Token {token.id} has no scopes and this gateway wants some. Make another one: "
             "'jetbridge token create --help' lists them."
         )
-    if scopes.roles and request.role not in scopes.roles:
-        raise _forbidden(f"Token {token.id} is for {_list(scopes.roles)}, not for a {request.role}.")
-    if refused := outside(request.queues, scopes.queues):
+    check_role_and_queues(token, request.role, request.queues)
+
+
+def check_role_and_queues(token: TokenRecord, role: str, queues: Collection[str]) -> None:
+    """Refuse a role or a queue outside the token's scopes."""
+    scopes = token.scopes
+    if scopes.roles and role not in scopes.roles:
+        raise _forbidden(f"Token {token.id} is for {_list(scopes.roles)}, not for a {role}.")
+    if refused := outside(queues, scopes.queues):
         raise _forbidden(f"Token {token.id} is not for the queues {_list(refused)}.")
-    if request.role == "triggerer" and scopes.queues and not request.queues:
+    if role == "triggerer" and scopes.queues and not queues:
         # To Airflow, no queues means triggers of all queues.
         raise _forbidden(f"Token {token.id} is for some queues only; have this triggerer name them.")
 

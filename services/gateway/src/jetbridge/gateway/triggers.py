@@ -24,6 +24,7 @@ import structlog
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.rpc import RpcClient, RpcRefusedError
 from jetbridge.contracts import triggering
+from jetbridge.contracts.api import DepthResponse
 from jetbridge.contracts.envelope import Body, MessageError
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.rpc import RefusalCode
@@ -94,6 +95,12 @@ class TriggerDesk:
         await self._ask(triggering.DETACH, ask, triggering.Detached)
         log.info("triggerer.detached", triggerer=request.triggerer)
         return DetachResponse()
+
+    async def depth(self, queues: tuple[str, ...]) -> DepthResponse:
+        """Return how many triggers there are for triggerers of these queues; none means those without one."""
+        answer = await self._ask(triggering.COUNT, triggering.Count(queues=queues), triggering.Counted)
+        total = answer.assigned + answer.waiting
+        return DepthResponse(value=total, waiting=answer.waiting, running=answer.assigned)
 
     async def events(self, caller: Caller, request: TriggerEventsRequest) -> TriggerEventsResponse:
         """Pass on what became of triggers."""

@@ -68,6 +68,13 @@ def wanted(session: Session, triggerer: int, queues: set[str] | None) -> set[int
     return set(Trigger.ids_for_triggerer(triggerer, queues=queues, session=session))
 
 
+def count(session: Session, queues: set[str] | None) -> tuple[int, int]:
+    """Return how many needed triggers of the queues have a triggerer, and how many have none."""
+    theirs = Trigger.queue.in_(queues) if queues else Trigger.queue.is_(None)
+    assigned = _count(session, theirs, _is_needed(), Trigger.triggerer_id.is_not(None))
+    return assigned, _count(session, theirs, _is_needed(), Trigger.triggerer_id.is_(None))
+
+
 def difference(
     session: Session, triggerer: int, wanted: set[int], running: Collection[int], silence: timedelta
 ) -> Difference:

@@ -14,6 +14,8 @@ from jetbridge.contracts.messages import TaskCoordinates
 from jetbridge.contracts.triggering import (
     Attach,
     Attached,
+    Count,
+    Counted,
     Detach,
     Detached,
     Lease,
@@ -79,6 +81,12 @@ def lease(session: Session, request: Lease) -> Leased:
     return Leased(held=True, task_instance=str(waiting.id), coordinates=_coordinates(waiting))
 
 
+def count(session: Session, request: Count) -> Counted:
+    """Say how many triggers there are for triggerers of some queues."""
+    assigned, waiting = assignment.count(session, set(request.queues) or None)
+    return Counted(assigned=assigned, waiting=waiting)
+
+
 def _coordinates(ti: assignment.Waiting) -> TaskCoordinates:
     return TaskCoordinates(
         dag_id=ti.dag_id,
@@ -112,10 +120,14 @@ def operations(database: Database, hearing: Hearing, nudge: Nudge) -> tuple[Oper
     async def on_lease(request: Lease) -> Leased:
         return await database.transaction(lease, request)
 
+    async def on_count(request: Count) -> Counted:
+        return await database.transaction(count, request)
+
     return (
         Operation(triggering.ATTACH, Attach, on_attach),
         Operation(triggering.SYNC, Sync, on_sync),
         Operation(triggering.EVENTS, Submit, on_events),
         Operation(triggering.DETACH, Detach, on_detach),
         Operation(triggering.LEASE, Lease, on_lease),
+        Operation(triggering.COUNT, Count, on_count),
     )
