@@ -31,6 +31,7 @@ def stack(tmp_path_factory):
         dags=Path(__file__).parent / "versioned_dags",
         agents=AGENTS,
         git=True,
+        policy=("boundary.dag-docs=open",),  # the test looks at what the UI shows
         directory=tmp_path_factory.mktemp("from-git"),
     )
     with DevStack(options) as stack:

@@ -24,7 +24,15 @@ from psycopg.rows import dict_row
 
 from jetbridge.devstack import airflow as devstack_airflow
 from jetbridge.devstack.environment import base_environment
-from jetbridge.devstack.plane import JETBRIDGE, Plane, apply_topology, create_token, write_secret
+from jetbridge.devstack.plane import (
+    EVERYTHING_OPEN,
+    JETBRIDGE,
+    Plane,
+    apply_topology,
+    create_token,
+    set_policy,
+    write_secret,
+)
 from jetbridge.devstack.ports import free_port
 from jetbridge.devstack.probes import accepts_connections, answers_http
 from jetbridge.devstack.processes import Command, Supervisor
@@ -122,6 +130,8 @@ def servers(tmp_path_factory):
         airflow_url = f"http://127.0.0.1:{free_port()}"
         plane = Plane(nats.start(supervisor), redis.start(supervisor), airflow_url, secret_file)
         apply_topology(supervisor, plane)
+        # What is compared with stock Airflow, or looked for in the database, has to be as it was written.
+        set_policy(supervisor, plane, EVERYTHING_OPEN)
         found = Servers(supervisor, server.url, devstack_airflow.DATABASE, plane, own, directory)
         if not migrated:
             environment = found.airflow_environment("migrate", url, directory)

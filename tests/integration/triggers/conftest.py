@@ -20,7 +20,15 @@ from sqlalchemy import delete
 
 from jetbridge.devstack import airflow as devstack_airflow
 from jetbridge.devstack.environment import base_environment
-from jetbridge.devstack.plane import JETBRIDGE, Plane, apply_topology, create_token, write_secret
+from jetbridge.devstack.plane import (
+    EVERYTHING_OPEN,
+    JETBRIDGE,
+    Plane,
+    apply_topology,
+    create_token,
+    set_policy,
+    write_secret,
+)
 from jetbridge.devstack.ports import free_port
 from jetbridge.devstack.probes import accepts_connections, answers_http
 from jetbridge.devstack.processes import Command, Supervisor
@@ -158,6 +166,8 @@ def plane_processes(database, s3, tmp_path_factory):
     write_secret(secret_file, database.secrets.jwt_secret)
     plane = Plane(nats.start(supervisor), redis.start(supervisor), database.airflow_url, secret_file)
     apply_topology(supervisor, plane)
+    # What is compared with stock Airflow, or looked for in the database, has to be as it was written.
+    set_policy(supervisor, plane, EVERYTHING_OPEN)
     api = devstack_airflow.airflow_command(database.environment, "api-server", "--apps", "execution")
     execution_api = supervisor.start("execution-api", api)
     bridge = supervisor.start("bridge", bridge_command(database, plane))

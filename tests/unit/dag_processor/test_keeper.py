@@ -27,6 +27,7 @@ plane = Plane(socket.socket(fileno=int(sys.argv[1])))
 class FakeLeases:
     def __init__(self):
         self.epochs, self.source, self.wanted = {"a": 3}, False, []
+        self.opened = ("dag-docs",)
 
     def want(self, bundles):
         self.wanted.append(bundles)

@@ -17,6 +17,7 @@ class FakePlane:
 
     def __init__(self):
         self.known, self.asked, self.errors, self.ahead = set(), [], [], timedelta()
+        self.opened = ("exception-text", "dag-docs")
 
     def ask(self, operation, request, answer, wait_seconds):
         assert (operation, answer) == ("parsed", FileRecorded)

@@ -102,6 +102,18 @@ class AgentSettings(BaseSettings):
         description="Directory for logs and state, this agent's alone; made when missing.",
     )
 
+    site_key_file: Path | None = Field(
+        default=None,
+        description="The site's key ('jetbridge site-key create'), the same file on all workers and "
+        "triggerers: what deferred tasks carry over is sealed with it, and the plane cannot read it.",
+    )
+
+    start_checks: bool = Field(
+        default=True,
+        description="Do not start when the object store or the secrets backend that is configured does not "
+        "answer.",
+    )
+
     @field_validator("queues", mode="before")
     @classmethod
     def _split_queues(cls, value: Any) -> Any:
@@ -126,7 +138,9 @@ class AgentSettings(BaseSettings):
             return None
         return self.client_cert_file, self.client_key_file
 
-    @field_validator("ca_file", "client_cert_file", "client_key_file", "data_dir", "token_file")
+    @field_validator(
+        "ca_file", "client_cert_file", "client_key_file", "data_dir", "site_key_file", "token_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None

@@ -12,6 +12,12 @@ from jetbridge.bus.errors import ConflictError
 from jetbridge.bus.kv import answered
 from jetbridge.contracts.subjects import KEYS_BUCKET
 
+TRIGGER_DATA_KEY = "trigger-data"
+"""
+What deferred tasks carry over is sealed with this one for the time it is stored, where their site has no key
+of its own. It is in NATS and what it seals in PostgreSQL: neither opens without the other.
+"""
+
 KEY_BYTES = 64
 """HS256 wants at least 32 bytes (RFC 7518, section 3.2)."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from jetbridge.contracts.boundary import check_rule
 from jetbridge.contracts.policies import FailoverPolicy, PolicyRecord
 
 _BOUNDARY = "boundary."
@@ -18,13 +19,15 @@ class PolicyTextError(ValueError):
     """What somebody wrote is no policy; the text says why."""
 
 
-def _any_rule(data: str, rule: str) -> None:
-    if not data or not rule:
-        raise PolicyTextError("a boundary rule is 'boundary.CLASS=RULE'")
+def _known_rule(data: str, rule: str) -> None:
+    try:
+        check_rule(data, rule)
+    except ValueError as exc:
+        raise PolicyTextError(str(exc)) from exc
 
 
 def apply_words(
-    record: PolicyRecord, words: Iterable[str], check_boundary: CheckBoundary = _any_rule
+    record: PolicyRecord, words: Iterable[str], check_boundary: CheckBoundary = _known_rule
 ) -> PolicyRecord:
     """
     Return ``record`` with the fields that ``words`` name; an empty value leaves a field to wider scopes.

@@ -17,6 +17,7 @@ from jetbridge.contracts.presence import BEATS_BUCKET, BEATS_SECONDS
 from jetbridge.contracts.rpc import OBJECT_SECONDS, RPC_OBJECTS_BUCKET
 from jetbridge.contracts.subjects import (
     AGENTS_BUCKET,
+    AUDIT_STREAM,
     BUNDLES_BUCKET,
     EVENTS_STREAM,
     HEALTH_BUCKET,
@@ -47,6 +48,9 @@ MAX_WORK_MESSAGE_BYTES = 512 * 1024
 
 EVENTS_MAX_AGE_SECONDS = 7 * 24 * 3600
 EVENTS_MAX_BYTES = 1 << 30
+AUDIT_MAX_AGE_SECONDS = 400 * 24 * 3600
+"""A year, and a month in which to look at it."""
+
 MAX_RECORD_BYTES = 64 * 1024
 MAX_RPC_OBJECTS_BYTES = 1 << 30
 
@@ -59,7 +63,11 @@ heartbeats. A standby takes over this long after the active one was lost.
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """A stream as it must be. Sizes are bytes, times seconds."""
+    """
+    A stream as it must be. Sizes are bytes, times seconds.
+
+    Of one that is append-only nothing can be deleted, except by its age.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -68,6 +76,7 @@ class Stream:
     max_age: float = 0
     max_bytes: int = -1
     max_msg_size: int = -1
+    append_only: bool = False
 
     def config(self, replicas: int) -> api.StreamConfig:
         """Return the configuration to ask NATS for."""
@@ -82,6 +91,9 @@ class Stream:
             storage=api.StorageType.FILE,
             num_replicas=replicas,
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            # NATS lets nobody take these back: only deleting the whole stream is left.
+            deny_delete=self.append_only,
+            deny_purge=self.append_only,
         )
 
 
@@ -163,6 +175,14 @@ STREAMS: tuple[Stream, ...] = (
         discard=api.DiscardPolicy.OLD,
         max_age=EVENTS_MAX_AGE_SECONDS,
         max_bytes=EVENTS_MAX_BYTES,
+    ),
+    Stream(
+        name=AUDIT_STREAM,
+        subjects=("audit.>",),
+        retention=api.RetentionPolicy.LIMITS,
+        discard=api.DiscardPolicy.OLD,
+        max_age=AUDIT_MAX_AGE_SECONDS,
+        append_only=True,
     ),
 )
 

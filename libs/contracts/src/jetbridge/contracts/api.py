@@ -143,11 +143,14 @@ class AcceptResponse(Response, frozen=True, kw_only=True):
 
     It has no life of its own: it is worth what the lease is worth, and dies with it. ``lease_seconds`` is
     set when this lease may go on for longer without contact than the agent's others (``wait``).
+    ``opened`` are the classes of data that policies let this workload send as they are; see
+    ``contracts.boundary``.
     """
 
     lease: LeaseId
     token: str
     lease_seconds: float | None = None
+    opened: tuple[str, ...] = ()
 
 
 class ReportRequest(Request, frozen=True, kw_only=True):

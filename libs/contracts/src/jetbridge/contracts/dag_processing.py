@@ -112,13 +112,15 @@ class ClaimBundlesResponse(Response, frozen=True, kw_only=True):
     """
     Every bundle asked for, either held or on standby. A lease not renewed in ``lease_seconds`` ends.
 
-    ``source`` says whether a policy lets the source of this agent's Dag files cross, as of now.
+    ``source`` says whether a policy lets the source of this agent's Dag files cross, as of now; ``opened``
+    are all classes of data that policies let it send as they are.
     """
 
     held: tuple[HeldBundle, ...] = ()
     standby: tuple[StandbyBundle, ...] = ()
     lease_seconds: float
     source: bool = False
+    opened: tuple[str, ...] = ()
 
 
 class DeclareBundle(Body, frozen=True, kw_only=True):

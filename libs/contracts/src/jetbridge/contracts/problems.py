@@ -25,6 +25,7 @@ class ProblemType(Enum):
     TOO_LARGE = ("too-large", 413, "The request is larger than this operation allows")
     UNSUPPORTED_MEDIA = ("unsupported-media-type", 415, "The body must be application/json")
     UNKNOWN_CONTRACT = ("unknown-contract", 422, "The agent speaks a newer contract than this gateway")
+    BOUNDARY = ("boundary", 422, "This data does not cross the boundary")
     UNUSABLE = ("unusable", 422, "The plane cannot use what was sent")
     TOO_MANY = ("too-many-requests", 429, "Too many requests in a short time")
     INTERNAL = ("internal", 500, "The gateway failed")

@@ -6,7 +6,17 @@ from typing import Any
 
 import msgspec
 
-from jetbridge.contracts import api, dag_processing, failover, messages, policies, records, rpc, triggering
+from jetbridge.contracts import (
+    api,
+    audit,
+    dag_processing,
+    failover,
+    messages,
+    policies,
+    records,
+    rpc,
+    triggering,
+)
 from jetbridge.contracts.envelope import Body, Envelope
 
 MESSAGES: tuple[type[Body], ...] = (
@@ -15,6 +25,7 @@ MESSAGES: tuple[type[Body], ...] = (
     *failover.ALL_BODIES,
     *dag_processing.ALL_BODIES,
     *triggering.ALL_BODIES,
+    *audit.ALL_BODIES,
 )
 """Every message body of every module; a new module of bodies is added here and nowhere else."""
 

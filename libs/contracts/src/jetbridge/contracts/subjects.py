@@ -8,6 +8,7 @@ from enum import IntEnum
 
 WORK_STREAM = "WORK"
 EVENTS_STREAM = "EVENTS"
+AUDIT_STREAM = "AUDIT"
 WORKLOADS_BUCKET = "workloads"
 AGENTS_BUCKET = "agents"
 TOKENS_BUCKET = "tokens"
@@ -72,3 +73,8 @@ def work_consumer(lane: str, band: Band) -> str:
 def event_subject(event_type: str) -> str:
     """Return the subject of an event, for example ``event.workload.finished``."""
     return f"event.{event_type}"
+
+
+def audit_subject(gateway: str) -> str:
+    """Return the subject of one gateway's chain of audit records."""
+    return f"audit.{gateway}"

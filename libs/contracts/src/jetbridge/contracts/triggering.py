@@ -85,6 +85,7 @@ class TriggerStart(Response, frozen=True, kw_only=True):
     ``arguments``, as Airflow serialized them: JSON, or an envelope that only the agent's site can open.
     ``token`` authenticates this one trigger on ``/execution/*`` for as long as the agent holds it.
     ``log_path`` is where the trigger's log belongs, relative to the log store; empty when it has none.
+    ``opened`` are the classes of data that policies let the agent send as they are.
     """
 
     trigger_id: TriggerId
@@ -92,6 +93,7 @@ class TriggerStart(Response, frozen=True, kw_only=True):
     arguments: str
     log_path: str = ""
     token: str = ""
+    opened: tuple[str, ...] = ()
 
 
 class TriggerPollResponse(Response, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetbridge.contracts.boundary import CLASSES, Handling
 from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.errors import DevStackError
 from jetbridge.devstack.processes import Command, ManagedProcess, Supervisor
@@ -17,6 +18,11 @@ from jetbridge.devstack.tls import Certificates
 from jetbridge.devstack.tracing import airflow_tracing, named, otel_environment
 
 _COMMAND_SECONDS = 60.0
+EVERYTHING_OPEN = tuple(
+    f"boundary.{data}=open" for data, rules in CLASSES.items() if rules.closed is not Handling.ALWAYS
+)
+"""Policies under which the plane gets all that stock Airflow's would; see ``docs/boundary.md``."""
+
 JETBRIDGE = Path(sys.executable).parent / "jetbridge"
 
 
@@ -124,6 +130,30 @@ def add_gateways(supervisor: Supervisor, environment: dict[str, str], count: int
     """Add ``count`` gateway processes of the same environment and so of the same address."""
     command = Command(argv=[JETBRIDGE, "gateway"], env=environment, stop_seconds=20.0)
     return [supervisor.add(f"gateway-{number}", command, tier="plane") for number in range(1, count + 1)]
+
+
+def add_recorder(  # noqa: PLR0913, PLR0917 - two addresses, the keys, and where to write
+    supervisor: Supervisor,
+    host: str,
+    port: int,
+    to_port: int,
+    certificates: Certificates,
+    directory: Path,
+) -> ManagedProcess:
+    """Add a relay in front of the gateways that holds their TLS key and writes down what agents send."""
+    options = {
+        "--host": host,
+        "--port": str(port),
+        "--to-host": host,
+        "--to-port": str(to_port),
+        "--certificate": str(certificates.certificate),
+        "--key": str(certificates.key),
+        "--ca": str(certificates.ca),
+        "--directory": str(directory),
+    }
+    words = [word for option in options.items() for word in option]
+    argv = [sys.executable, "-m", "jetbridge.devstack.recorder", *words]
+    return supervisor.add("recorder", Command(argv=argv, env=base_environment()), tier="plane")
 
 
 def add_failover(

@@ -39,7 +39,8 @@ class StackOptions:
     the Dags into a repository that agents read. ``bundles``, in the form of ``dag_bundle_config_list``, is
     used in place of the folder ``dags``. ``policy`` is what the deployment decides, in the words of
     ``jetbridge policy set``. ``nats_max_store`` is what JetStream may reserve, ``8G`` for example, whatever
-    the disk has. ``otlp_endpoint`` is where every process sends its traces by OTLP/HTTP.
+    the disk has. ``otlp_endpoint`` is where every process sends its traces by OTLP/HTTP. With ``record``
+    agents reach the gateways through a relay that writes down what they send.
     """
 
     dags: Path
@@ -54,6 +55,7 @@ class StackOptions:
     policy: Sequence[str] = ()
     nats_max_store: str = ""
     otlp_endpoint: str = ""
+    record: bool = False
     plane_extra: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     label: str = "stack"
@@ -248,7 +250,21 @@ class DevStack:
         for gateway in self.gateways:
             gateway.wait_ready(probes.listens(gateway, port), timeout_seconds=_READY_SECONDS)
         self._say(f"{len(self.gateways)} gateways listen at {self.gateway_url}")
+        if self.options.record:
+            self.gateway_url = self._start_recorder(host, port, certificates)
         return certificates
+
+    @property
+    def traffic(self) -> Path:
+        """Return the folder in which the relay keeps what agents sent."""
+        return self.directory / "traffic"
+
+    def _start_recorder(self, host: str, to_port: int, certificates: Certificates) -> str:
+        port = free_port(host)
+        recorder = plane.add_recorder(self.supervisor, host, port, to_port, certificates, self.traffic)
+        recorder.start()
+        recorder.wait_ready(probes.listens(recorder, port), timeout_seconds=_READY_SECONDS)
+        return f"https://{host}:{port}"
 
     def _start_agents(self, prepared: plane.Plane, certificates: Certificates) -> None:
         for spec, namespace in itertools.zip_longest(self.options.agents, self._namespaces):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -12,6 +13,20 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from jetbridge.xcom.errors import ObjectStoreSettingsError
 
 MIB = 1024 * 1024
+
+
+XCOM_BACKEND = "AIRFLOW__CORE__XCOM_BACKEND"
+
+
+def state_store(inherited: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return Airflow's setting for the values of task and asset state stores, which go where XCom values go.
+
+    Whoever has another XCom backend in ``inherited`` may have no object store of ours.
+    """
+    if not inherited.get(XCOM_BACKEND, "jetbridge.xcom.").startswith("jetbridge.xcom."):
+        return {}
+    return {"AIRFLOW__WORKERS__STATE_STORE_BACKEND": "jetbridge.xcom.state_store.ObjectStoreStateBackend"}
 
 
 class ObjectStoreSettings(BaseSettings):

@@ -32,6 +32,8 @@ class BundleLeases:
         self._until = 0.0
         self._standby: dict[str, str] = {}
         self._source = False
+        self.opened: tuple[str, ...] = ()
+        """Classes of data that policies let this agent send as they are."""
         self._changed = asyncio.Event()
 
     @property
@@ -91,5 +93,6 @@ class BundleLeases:
         for bundle, agent in standby.items():
             if self._standby.get(bundle) != agent:
                 log.info("bundle is on standby", bundle=bundle, active_agent=agent)
+        self.opened = answer.opened
         self._epochs, self._standby, self._until = epochs, standby, asked + answer.lease_seconds
         self._source = answer.source

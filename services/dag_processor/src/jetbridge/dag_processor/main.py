@@ -21,6 +21,7 @@ from jetbridge.agent.runtime import StopRequests
 from jetbridge.agent.session import new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.side_tasks import SideTasks
+from jetbridge.agent.start_checks import StartCheckError, run_start_checks
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.agent.waiting import first
 from jetbridge.contracts.api import RegisterRequest
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             read_token(settings.token_file)
             warn_about_permissions(settings.token_file)
             hide_memory()
+            if settings.start_checks:
+                run_start_checks(_launch(settings).env)
             stop_tracing = configure_tracing("dag-processor")
             try:
                 return asyncio.run(run(settings))
@@ -55,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataDirError, TokenFileError, TracingConfigurationError) as error:
         log.error("the Dag processor cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
+    except StartCheckError as error:
+        log.error("the Dag processor does not start", reason=str(error))  # noqa: TRY400 - likewise
+        return ExitCode.FAILED
 
 
 async def run(settings: DagProcessorSettings) -> ExitCode:

@@ -58,6 +58,7 @@ class Plane:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._numbers = itertools.count(1)
+        self.opened: tuple[str, ...] = ()
 
     def ask(
         self, operation: str, request: msgspec.Struct, answer: type[A], wait_seconds: float = ASK_SECONDS
@@ -74,8 +75,10 @@ class Plane:
         self._exchange(wire.READY, msgspec.json.encode(Loaded(bundles=bundles)), _LOCAL_SECONDS)
 
     def held(self) -> Held:
-        """Return what is this agent's now, and whether its source may cross."""
-        return msgspec.json.decode(self._exchange(wire.HELD, b"", _LOCAL_SECONDS), type=Held)
+        """Return what is this agent's now, and what may cross; ``opened`` is set with it."""
+        held = msgspec.json.decode(self._exchange(wire.HELD, b"", _LOCAL_SECONDS), type=Held)
+        self.opened = held.opened
+        return held
 
     def read(self, target: str) -> Read:
         """Read a path and query of Airflow's Execution API; raises as :meth:`ask`."""

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from airflow.dag_processing.processor import DagFileParsingResult
 
+from jetbridge.contracts.boundary import DataClass, decision_of
 from jetbridge.contracts.dag_processing import (
     MAX_RESULT_BYTES,
     FileParsedRequest,
@@ -16,6 +17,7 @@ from jetbridge.contracts.dag_processing import (
     HeldBundle,
     ParsingResult,
 )
+from jetbridge.contracts.masking import masked_traceback
 from jetbridge.contracts.packing import Packed, pack
 from jetbridge.dag_processor.plane import RESULT_SECONDS, Plane, PlaneRefusedError
 from jetbridge.dag_processor.results import import_error, to_contract
@@ -61,6 +63,7 @@ class Reporter:
         A result that the plane will never take is replaced by an import error that says so: whoever wrote
         the Dag sees it in the UI. Raises :class:`PlaneError` when the plane could not be told.
         """
+        decision = decision_of(self._plane.opened)
 
         def tell(said: ParsingResult) -> None:
             packed = pack(said)
@@ -83,10 +86,13 @@ class Reporter:
             )
 
         try:
-            tell(to_contract(result, source))
+            tell(to_contract(result, decision, source))
         except PlaneRefusedError as error:
             log.error("the plane refuses a parsing result", path=path, reason=str(error))  # noqa: TRY400
-            tell(import_error(result.fileloc, path, f"The plane does not take this file's Dags: {error}"))
+            text = f"RefusedError: The plane does not take this file's Dags: {error}"
+            if not decision.is_open(DataClass.EXCEPTION_TEXT):
+                text = masked_traceback(text)
+            tell(import_error(result.fileloc, path, text))
 
     def _tell(self, request: FileParsedRequest, packed: Packed) -> None:
         key = (request.bundle, request.path)

@@ -30,4 +30,4 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.openapi = document_of(app)  # type: ignore[method-assign]  # as FastAPI's manual says
     settings = gateway.settings
     answer_problems(app, gateway.metrics, gateway.limits, settings.failed_logins_per_minute)
-    return Guard(app, gateway.metrics, settings.trusted_proxies)
+    return Guard(app, gateway.metrics, gateway.boundary, settings.trusted_proxies)

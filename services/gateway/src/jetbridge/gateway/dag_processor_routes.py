@@ -131,7 +131,9 @@ def dag_processor_routes(gateway: Gateway) -> APIRouter:
     async def claim(request: Request) -> Response:
         caller = await agent_of(gateway, request)
         require_dag_processor(caller)
-        return json_response(await desk.claim(caller, await claims.read(request)))
+        answer = await desk.claim(caller, await claims.read(request))
+        opened = gateway.boundary.opened(caller.record.site)
+        return json_response(msgspec.structs.replace(answer, opened=opened))
 
     @router.get("/v1/agents/{name}/airflow/{path:path}", **openapi.READ_AIRFLOW)
     async def read_airflow(request: Request) -> Response:
@@ -161,6 +163,8 @@ def _endpoint(
         require_dag_processor(caller)
         body = await bodies.read(request)
         await gateway.bundles.require(caller, _bundles(body))
+        if isinstance(body, contract.FileParsed):
+            await gateway.boundary.check_parsed(body, agent=caller.name, site=caller.record.site)
         if isinstance(body, contract.GetRequests):
             body = msgspec.structs.replace(body, agent=caller.name)
         return json_response(

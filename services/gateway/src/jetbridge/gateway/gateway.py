@@ -19,7 +19,7 @@ from jetbridge.bus.beats import open_beats
 from jetbridge.bus.bundles import BundleStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusUnavailableError
-from jetbridge.bus.keys import shared_key
+from jetbridge.bus.keys import TRIGGER_DATA_KEY, shared_key
 from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.settings import BusSettings
@@ -30,9 +30,11 @@ from jetbridge.contracts.dag_processing import SOURCE_CLASS, SOURCE_OPEN
 from jetbridge.contracts.records import AgentRecord, TokenRecord, WorkloadRecord
 from jetbridge.gateway.agents import AgentDesk
 from jetbridge.gateway.airflow_tokens import AirflowTokens
+from jetbridge.gateway.audit import Audit
 from jetbridge.gateway.auth import Gatekeeper
 from jetbridge.gateway.background import Background
 from jetbridge.gateway.board import Board
+from jetbridge.gateway.boundary import Boundary
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
@@ -51,6 +53,7 @@ from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.terms import decide_terms
 from jetbridge.gateway.token_use import TokenUse
 from jetbridge.gateway.triggers import TriggerDesk
+from jetbridge.sealing.keyring import KEY_BYTES, Keyring
 
 _FIRST_READ_SECONDS = 30.0
 """100,000 records are read in a few seconds."""
@@ -72,6 +75,7 @@ class Gateway:
     polls: Polls
     bundles: BundleDesk
     triggers: TriggerDesk
+    boundary: Boundary
     proxy: Proxy
     readiness: ReadinessProbe
     health: Health = field(default_factory=Health)
@@ -108,7 +112,7 @@ async def open_gateway(
         presence_store = await stack.enter_async_context(_redis(settings))
         background = await stack.enter_async_context(Background(on_failure))
         connections = _Connections(bus=bus, airflow=session, redis=presence_store)
-        yield await _wire(settings, connections, airflow_tokens, background)
+        yield await _wire(settings, connections, airflow_tokens, background, stack)
 
 
 def _may_send_source(policies: Policies, site: str) -> bool:
@@ -123,8 +127,13 @@ class _Connections:
 
 
 async def _wire(
-    settings: GatewaySettings, to: _Connections, airflow_tokens: AirflowTokens, background: Background
+    settings: GatewaySettings,
+    to: _Connections,
+    airflow_tokens: AirflowTokens,
+    background: Background,
+    stack: AsyncExitStack,
 ) -> Gateway:
+    """Wire everything; what has to be ended in order is left on ``stack``, last wired first."""
     metrics = GatewayMetrics()
     store, agents = await WorkloadStore.open(to.bus), await AgentStore.open(to.bus)
     known = _Knowledge(
@@ -137,8 +146,12 @@ async def _wire(
     uses = TokenUse(await TokenUseStore.open(to.bus))
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents, uses)
     rpc = await RpcClient.open(to.bus)
-    triggers = TriggerDesk(rpc, gatekeeper, metrics)
     bundles = BundleDesk(await BundleStore.open(to.bus), rpc, partial(_may_send_source, known.policies))
+    audit = Audit(to.bus, metrics)
+    stack.push_async_callback(audit.close)
+    at_rest = Keyring([(await shared_key(to.bus, TRIGGER_DATA_KEY))[:KEY_BYTES]])
+    boundary = Boundary(known.policies, audit, at_rest, settings.xcom_reference_prefixes)
+    triggers = TriggerDesk(rpc, gatekeeper, boundary, metrics)
     holdings = Holdings(known.workloads)
     depths = Depths(known.workloads)
     contact = Contact(to.bus.js.account_info)
@@ -161,6 +174,7 @@ async def _wire(
         "presence": presence.run(),
         "expiry of offers": matchmaker.run_expiry(),
         "use of tokens": uses.run(),
+        "audit": audit.run(),
     }.items():
         background.start(name, task)
     await known.read()
@@ -194,6 +208,7 @@ async def _wire(
         ),
         bundles=bundles,
         triggers=triggers,
+        boundary=boundary,
         proxy=Proxy(
             session=to.airflow,
             settings=settings,
@@ -203,6 +218,7 @@ async def _wire(
             tokens=airflow_tokens,
             triggers=triggers,
             bundles=bundles,
+            boundary=boundary,
             metrics=metrics,
         ),
         readiness=ReadinessProbe(

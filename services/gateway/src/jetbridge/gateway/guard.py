@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jetbridge.contracts.problems import ProblemType
+from jetbridge.gateway.boundary import Boundary
 from jetbridge.gateway.limits import Limits
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.origin import note_origin, origin_of
@@ -25,6 +26,9 @@ from jetbridge.gateway.problems import ProblemError, problem_response
 from jetbridge.gateway.tracing import continued, described
 
 log = structlog.get_logger(__name__)
+
+_REFUSED = (403, 422)
+"""Answers that mean: not across this boundary. Others are about the request itself, or are Airflow's."""
 
 _BY_STATUS = {kind.status: kind for kind in ProblemType}
 _ROUTER_DETAILS = {
@@ -36,9 +40,16 @@ _ROUTER_DETAILS = {
 class Guard:
     """Pure ASGI middleware; Starlette's own adds a task and a queue to every request."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, trusted_proxies: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: GatewayMetrics,
+        boundary: Boundary,
+        trusted_proxies: tuple[str, ...],
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._boundary = boundary
         self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +76,18 @@ class Guard:
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.requests.labels(route, scope["method"], str(status)).inc()
         self._metrics.duration.labels(route).observe(seconds)
+        if counted_for := scope["state"].get("counted_for"):
+            self._count(scope, route, status, *counted_for)
+
+    def _count(self, scope: Scope, route: str, status: int, agent: str, site: str) -> None:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        self._boundary.count(
+            scope["state"].get("operation", f"{scope['method']} {route.replace(':path', '')}"),
+            agent=agent,
+            site=site,
+            size=int(declared) if declared.isdigit() else 0,
+            refused=status in _REFUSED,
+        )
 
 
 def answer_problems(app: FastAPI, metrics: GatewayMetrics, limits: Limits, failed_per_minute: int) -> None:

@@ -29,6 +29,9 @@ class GatewayMetrics:
         self.trigger_events = self.all.counter(
             "trigger_event", "messages", "Events of triggers passed on, by what became of them", ["outcome"]
         )
+        self.boundary = self.all.counter(
+            "boundary", "records", "Data of classes that policies decide about", ["data", "outcome"]
+        )
         self.lost = self.all.counter("lost", "leases", "Leases agents were told to stop")
         self.handover = self.all.histogram(
             "handover_delay", "seconds", "From the executor's publish to the offer, by both clocks"

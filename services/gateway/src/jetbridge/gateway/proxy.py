@@ -11,7 +11,7 @@ again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ from jetbridge.contracts.records import WorkloadRecord
 from jetbridge.gateway.airflow_tokens import AirflowTokens
 from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.bodies import check_length, limited
+from jetbridge.gateway.boundary import Boundary, Crossing
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import LeaseClaims, TriggerClaims
@@ -45,6 +46,7 @@ from jetbridge.gateway.proxy_rules import (
     returned_headers,
     upstream_target,
 )
+from jetbridge.gateway.screening import SCREENS, START, RefusedError
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.tracing import upstream_template
 from jetbridge.gateway.triggers import TriggerDesk
@@ -70,6 +72,18 @@ class LeaseLostResponse(Response):
         )
 
 
+class BoundaryResponse(Response):
+    """Data that may not cross, in the form that Airflow's supervisor writes into the task's log."""
+
+    def __init__(self, why: str) -> None:
+        detail = {"reason": ProblemType.BOUNDARY.slug, "message": why}
+        super().__init__(
+            msgspec.json.encode({"detail": detail}),
+            status_code=ProblemType.BOUNDARY.status,
+            media_type="application/json",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
     """Passes the requests of running workloads on."""
@@ -82,6 +96,7 @@ class Proxy:
     tokens: AirflowTokens
     triggers: TriggerDesk
     bundles: BundleDesk
+    boundary: Boundary
     metrics: GatewayMetrics
 
     async def handle(self, request: Request) -> Response:
@@ -95,8 +110,53 @@ class Proxy:
             self.metrics.refused.labels("lease-lost").inc()
             return LeaseLostResponse()
         with _allowed(request):
-            check(_asked(request, target), asker, self.settings.other_dags)
-        return await self._forward(request, target, asker.task_instance or NO_TASK)
+            asked = _asked(request, target)
+            check(asked, asker, self.settings.other_dags)
+        crossing = self._crossing(request, asked, holder, asker)
+        try:
+            return await self._cross(request, target, asker, crossing)
+        except RefusedError as exc:
+            log.info("boundary.refused", data=exc.data.value, path=request.scope["path"])
+            self.metrics.refused.labels(ProblemType.BOUNDARY.slug).inc()
+            return BoundaryResponse(str(exc))
+
+    def _crossing(
+        self, request: Request, asked: Asked, holder: LeaseClaims | TriggerClaims, asker: Asker
+    ) -> Crossing:
+        """Return what a request is to the boundary, and have it counted for its agent."""
+        agent = self.gatekeeper.agents.get(holder.agent)
+        record = self.holdings.seen(holder.lease) if isinstance(holder, LeaseClaims) else None
+        crossing = Crossing(
+            operation=f"{asked.route.method} /execution{asked.route.path.replace(':path', '')}",
+            agent=holder.agent,
+            site=agent.record.site if agent else "",
+            queue=record.record.queue if record else "",
+            task=asker.coordinates,
+            named=asked.path,
+        )
+        request.scope["state"]["operation"] = crossing.operation
+        request.scope["state"]["counted_for"] = (crossing.agent, crossing.site)
+        return crossing
+
+    async def _cross(self, request: Request, target: str, asker: Asker, crossing: Crossing) -> Response:
+        """Pass on what may cross; raises :class:`RefusedError` for what may not."""
+        subject = asker.task_instance or NO_TASK
+        decision = self.boundary.decision(crossing.site, crossing.queue)
+        self.boundary.check_operation(crossing, decision)
+        if crossing.operation == START:
+            # Its answer is read whole, as it may hold what this plane sealed.
+            relay = await self._forward(request, target, subject)
+            return await relay.changed(lambda answer: self.boundary.opened_start(answer, crossing.task))
+        if crossing.operation not in SCREENS:
+            return await self._forward(request, target, subject)
+        passed = self.boundary.screen(crossing, decision, await self._whole_body(request))
+        return await self._forward(request, target, subject, passed)
+
+    async def _whole_body(self, request: Request) -> bytes:
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ProblemError(ProblemType.UNSUPPORTED_MEDIA, "Send the body without a Content-Encoding.")
+        chunks = await self._body(request)
+        return b"".join([chunk async for chunk in chunks]) if chunks is not None else b""
 
     async def read(self, request: Request, path: bytes, caller: Caller) -> Response:
         """Pass on a Dag processor's read of ``path``; raises the problem to answer with."""
@@ -135,8 +195,13 @@ class Proxy:
         except BusUnavailableError as exc:
             raise unavailable("The lease cannot be checked now because NATS is away.") from exc
 
-    async def _forward(self, request: Request, target: str, workload_id: str) -> Response:
+    async def _forward(
+        self, request: Request, target: str, workload_id: str, body: bytes | None = None
+    ) -> _Relay:
+        """Pass on a request; with ``body`` in place of its own if that was read already."""
         headers = CIMultiDict(forwarded_headers(request.scope["headers"], self.tokens.token_for(workload_id)))
+        if body is not None:
+            headers.popall("content-length", None)
         started = time.perf_counter()
         url = URL(self.settings.airflow_base + target, encoded=True)
         try:
@@ -147,7 +212,7 @@ class Proxy:
                     request.method,
                     url,
                     headers=headers,
-                    data=await self._body(request),
+                    data=await self._body(request) if body is None else body,
                     allow_redirects=False,
                 )
                 http_status(span, answer.status)
@@ -202,6 +267,24 @@ class _Relay(Response):
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         super().__init__(status_code=answer.status)
         self._answer = answer
+
+    async def changed(self, change: Callable[[bytes], bytes]) -> Response:
+        """Return the same answer with its content changed, if it is a good one and plain JSON."""
+        if self._answer.status != 200 or self._answer.headers.get("content-encoding"):
+            return self
+        async with self._answer as answer:
+            try:
+                content = await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                raise _upstream("cut its answer", "") from exc
+        headers = [
+            (name, value)
+            for name, value in returned_headers(answer.raw_headers)
+            if name.lower() != b"content-length"
+        ]
+        response = Response(change(content), status_code=200)
+        response.raw_headers = [*headers, (b"content-length", str(len(response.body)).encode())]
+        return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         async with self._answer as answer:

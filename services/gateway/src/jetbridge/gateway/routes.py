@@ -94,7 +94,10 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         log.debug("lease.accepted", on_agent_lost=record.on_agent_lost)
         token = gateway.gatekeeper.credentials.issue_lease_token(lease, caller.name)
         longer = record.lease_seconds or None
-        return json_response(AcceptResponse(lease=str(lease), token=token, lease_seconds=longer))
+        opened = gateway.boundary.opened(caller.record.site, record.queue)
+        return json_response(
+            AcceptResponse(lease=str(lease), token=token, lease_seconds=longer, opened=opened)
+        )
 
     @router.post("/v1/leases/{lease}/report", **openapi.REPORT)
     async def report(request: Request) -> Response:
@@ -148,6 +151,7 @@ async def agent_of(gateway: Gateway, request: Request) -> Caller:
     """Return the caller of an operation below its own address; raises the problem to answer with."""
     caller = await gateway.gatekeeper.caller(request.scope)
     structlog.contextvars.bind_contextvars(agent=caller.name)
+    note_caller(request, caller)
     if request.path_params["name"] != caller.name:
         raise ProblemError(
             ProblemType.FORBIDDEN, f"This credential is agent {caller.name!r}'s; use its own address."
@@ -166,7 +170,13 @@ def _lease(request: Request, caller: Caller) -> LeaseKey:
             ProblemType.NOT_FOUND, "There is no such lease; its id is '<workload uuid>.<epoch>'."
         )
     structlog.contextvars.bind_contextvars(agent=caller.name, lease=text)
+    note_caller(request, caller)
     return lease
+
+
+def note_caller(request: Request, caller: Caller) -> None:
+    """Have the request counted as this agent's."""
+    request.scope["state"]["counted_for"] = (caller.name, caller.record.site)
 
 
 @contextmanager

@@ -116,6 +116,11 @@ class GatewaySettings(BaseSettings):
     max_execution_body_bytes: int = Field(
         default=4 << 20, ge=1024, description="Largest body passed on to Airflow's Execution API."
     )
+    xcom_reference_prefixes: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="What XCom values of another backend than ours may begin with, by commas, for example "
+        "gs://site-xcom/; they count as references.",
+    )
     max_header_bytes: int = Field(
         default=32 << 10, ge=4096, description="Largest request line and headers together."
     )
@@ -149,6 +154,16 @@ class GatewaySettings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+
+    @field_validator("xcom_reference_prefixes", mode="before")
+    @classmethod
+    def _split_prefixes(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        prefixes = tuple(prefix for part in value.split(",") if (prefix := part.strip()))
+        if any("://" not in prefix or prefix.endswith("://") for prefix in prefixes):
+            raise ValueError("a prefix is scheme://place, for example gs://site-xcom/")
+        return prefixes
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

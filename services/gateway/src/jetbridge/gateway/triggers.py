@@ -39,6 +39,7 @@ from jetbridge.contracts.triggering import (
     TriggerStart,
 )
 from jetbridge.gateway.auth import Caller, Gatekeeper
+from jetbridge.gateway.boundary import Boundary
 from jetbridge.gateway.credentials import TriggerClaims
 from jetbridge.gateway.execution_rules import Asker, Kind
 from jetbridge.gateway.metrics import GatewayMetrics
@@ -64,9 +65,12 @@ _REMEMBERED = 20_000
 class TriggerDesk:
     """Where triggerer agents ask and report."""
 
-    def __init__(self, rpc: RpcClient, gatekeeper: Gatekeeper, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, rpc: RpcClient, gatekeeper: Gatekeeper, boundary: Boundary, metrics: GatewayMetrics
+    ) -> None:
         self._rpc = rpc
         self._gatekeeper = gatekeeper
+        self._boundary = boundary
         self._metrics = metrics
         self._polls: dict[str, asyncio.Event] = {}
         self._leases: OrderedDict[TriggerClaims, tuple[triggering.Leased, float]] = OrderedDict()
@@ -104,7 +108,8 @@ class TriggerDesk:
 
     async def events(self, caller: Caller, request: TriggerEventsRequest) -> TriggerEventsResponse:
         """Pass on what became of triggers."""
-        ask = triggering.Submit(agent=caller.name, triggerer=request.triggerer, events=request.events)
+        events = self._boundary.screened_events(request.events, agent=caller.name, site=caller.record.site)
+        ask = triggering.Submit(agent=caller.name, triggerer=request.triggerer, events=events)
         answer = await self._ask(triggering.EVENTS, ask, triggering.Submitted)
         self._metrics.trigger_events.labels("taken").inc(len(request.events) - len(answer.set_aside))
         self._metrics.trigger_events.labels("set-aside").inc(len(answer.set_aside))
@@ -126,7 +131,11 @@ class TriggerDesk:
                 if refusal := self._gatekeeper.refusal(caller.claims):
                     raise refusal
                 answer = await self._sync(caller, request, beat=False)
-        start = tuple(self._with_token(caller, request.triggerer, one) for one in answer.start)
+        site = caller.record.site
+        start = tuple(
+            self._boundary.opened_trigger(self._with_token(caller, request.triggerer, one), site)
+            for one in answer.start
+        )
         return TriggerPollResponse(start=start, cancel=answer.cancel, release=answer.release)
 
     async def asker_of(self, claims: TriggerClaims) -> Asker | None:

@@ -13,6 +13,7 @@ from secrets import token_bytes
 
 from jetbridge.agent.airflow_tls import tls_environment
 from jetbridge.agent.settings import ENV_PREFIX
+from jetbridge.xcom.settings import state_store
 
 NO_DATABASE = "sqlite:////nonexistent/triggerers-have-no-metadata-database"
 """Can be configured, as importing Airflow demands, and never opened: its directory cannot exist."""
@@ -34,7 +35,13 @@ def airflow_env(
     """
     kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
     tls = tls_environment(ca_file, client_cert)
-    return {**_defaults(data_dir, ca_file), **kept, **_fixed(gateway), **tls}
+    return {
+        **_defaults(data_dir, ca_file),
+        **state_store(inherited),
+        **kept,
+        **_fixed(gateway),
+        **tls,
+    }
 
 
 def execution_api(gateway: str) -> str:

@@ -15,7 +15,9 @@ from jetbridge.agent.data_dir import DataDirError, lock_data_dir
 from jetbridge.agent.errors import ExitCode, TokenFileError
 from jetbridge.agent.prctl import hide_memory
 from jetbridge.agent.settings import load_settings
+from jetbridge.agent.start_checks import StartCheckError, run_start_checks
 from jetbridge.agent.token_file import read_token, warn_about_permissions
+from jetbridge.sealing.keyring import KeyFileError, read_keyring
 from jetbridge.telemetry.logs import configure_logging
 from jetbridge.telemetry.tracing import TracingConfigurationError
 from jetbridge.triggerer.airflow_env import airflow_env
@@ -49,9 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             hide_memory()
             raise_file_limit(settings.capacity * FILES_PER_TRIGGER + OTHER_FILES)
             code, again = _live(settings, inherited)
-    except (DataDirError, TokenFileError, TracingConfigurationError) as error:
+    except (DataDirError, TokenFileError, KeyFileError, TracingConfigurationError) as error:
         log.error("the triggerer cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
+    except StartCheckError as error:
+        log.error("the triggerer does not start", reason=str(error))  # noqa: TRY400 - likewise
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         code, again = INTERRUPTED, False
     sys.stdout.flush()
@@ -70,6 +75,10 @@ def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[in
         data_dir=settings.data_dir,
         client_cert=settings.client_cert,
     )
+    if settings.site_key_file:
+        read_keyring(settings.site_key_file)
+    if settings.start_checks:
+        run_start_checks(env)
     os.environ.clear()
     os.environ.update(env)
     from jetbridge.triggerer.process import Next, live  # noqa: PLC0415 - imports Airflow, which reads env

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from jetbridge.agent.errors import AgentError, ExitCode
+from jetbridge.sealing.keyring import SiteKeys
 from jetbridge.telemetry.tracing import configure_tracing, preload_tracing
 from jetbridge.triggerer.airflow_env import execution_api
 from jetbridge.triggerer.exchange import Exchange
@@ -60,6 +61,7 @@ def live(settings: TriggererSettings) -> Ending:
         exchange=exchange,
         requests=requests,
         uploads=uploads,
+        site_keys=SiteKeys(settings.site_key_file) if settings.site_key_file else None,
     )
     network = Network(settings, exchange)
     stop_tracing = configure_tracing("triggerer")  # after the fork: the runner has its own

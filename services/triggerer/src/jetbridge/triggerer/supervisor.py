@@ -32,7 +32,8 @@ from airflow.sdk.execution_time.comms import _RequestFrame
 from airflow.triggers.base import BaseTaskEndEvent
 
 from jetbridge.contracts.triggering import MAX_EVENT_BYTES, TriggerPollResponse, TriggerStart
-from jetbridge.triggerer import runner
+from jetbridge.sealing.keyring import SiteKeys
+from jetbridge.triggerer import runner, site
 from jetbridge.triggerer.end_events import store_xcoms
 from jetbridge.triggerer.exchange import Exchange
 from jetbridge.triggerer.execution_client import lease_token, make_client
@@ -52,6 +53,7 @@ class Held:
 
     token: str
     task_instance: TaskInstanceDTO | None
+    opened: tuple[str, ...] = ()
     fired: bool = False
 
 
@@ -64,6 +66,7 @@ class Supervisor(TriggerRunnerSupervisor):
     exchange: Exchange = attrs.field(repr=False)
     requests: ThreadPoolExecutor = attrs.field(repr=False)
     uploads: ThreadPoolExecutor = attrs.field(repr=False)
+    site_keys: SiteKeys | None = attrs.field(default=None, repr=False)
 
     silent_runner: bool = attrs.field(init=False, default=False)
     _held: dict[int, Held] = attrs.field(init=False, factory=dict, repr=False)
@@ -116,7 +119,10 @@ class Supervisor(TriggerRunnerSupervisor):
 
     def on_trigger_failure(self, trigger_id: int, exc: list[str] | None) -> None:
         """Pass on that a trigger failed."""
-        self.exchange.outbox.put_failure(trigger_id, exc)
+        held = self._held.get(trigger_id)
+        ti, opened = (held.task_instance, held.opened) if held else (None, ())
+        lines = site.failure_lines(self.site_keys, ti, opened, exc)
+        self.exchange.outbox.put_failure(trigger_id, lines)
 
     def clean_unused(self) -> None:
         """Leave it to the plane."""
@@ -217,14 +223,15 @@ class Supervisor(TriggerRunnerSupervisor):
     def _begin(self, news: TriggerPollResponse) -> None:
         for start in news.start:
             try:
-                workload = workload_of(start)
+                workload = workload_of(start, site.opened_arguments(self.site_keys, start))
             except Exception as error:  # of another Airflow, or an envelope of another site
                 log.exception("trigger cannot be read", trigger_id=start.trigger_id)
-                why = f"This triggerer's Airflow cannot read the trigger: {type(error).__name__}"
-                self.exchange.outbox.put_failure(start.trigger_id, [why])
+                # The type in front: it is what a closed boundary leaves of it.
+                why = f"{type(error).__name__}: this triggerer cannot read the trigger: {error}"
+                self.on_trigger_failure(start.trigger_id, [why])
                 self._finished.append(start.trigger_id)
                 continue
-            self._held[start.trigger_id] = Held(start.token, workload.ti)
+            self._held[start.trigger_id] = Held(start.token, workload.ti, start.opened)
             self._open_log(start, workload.ti)
             self.creating_triggers.append(workload)
             self._has_news = True
@@ -280,8 +287,8 @@ class Supervisor(TriggerRunnerSupervisor):
             store_xcoms(self.client, held.task_instance, entry.event)
         except Exception as error:
             log.exception("XCom values of a trigger cannot be stored", trigger_id=entry.trigger_id)
-            why = f"The XCom values of the trigger's event cannot be stored: {type(error).__name__}: {error}"
-            self.exchange.outbox.put_failure(entry.trigger_id, [why])
+            why = f"{type(error).__name__}: the XCom values of the trigger's event cannot be stored: {error}"
+            self.on_trigger_failure(entry.trigger_id, [why])
         else:
             self._pass_on(entry, held)
         finally:
@@ -289,11 +296,21 @@ class Supervisor(TriggerRunnerSupervisor):
 
     def _pass_on(self, entry: TriggerEventEntry, held: Held) -> None:
         outbox = self.exchange.outbox
-        event = msgspec.msgpack.encode(entry.event.model_dump())
+        try:
+            event = msgspec.msgpack.encode(site.event_fields(self.site_keys, held.task_instance, entry.event))
+        except Exception as error:  # of whatever somebody put into a payload
+            log.exception("event cannot be sent", trigger_id=entry.trigger_id)
+            self.on_trigger_failure(
+                entry.trigger_id, [f"{type(error).__name__}: the trigger's event cannot be sent: {error}"]
+            )
+            return
         if len(event) > MAX_EVENT_BYTES:
-            why = f"The trigger's event has {len(event)} bytes; at most {MAX_EVENT_BYTES} can be delivered"
+            why = (
+                f"ValueError: the trigger's event has {len(event)} bytes; "
+                f"at most {MAX_EVENT_BYTES} can be delivered"
+            )
             log.error("event too large", trigger_id=entry.trigger_id, bytes=len(event))
-            outbox.put_failure(entry.trigger_id, [why])
+            self.on_trigger_failure(entry.trigger_id, [why])
         elif held.task_instance is None and not outbox.has_room():
             log.error("event dropped: too many wait for the plane", trigger_id=entry.trigger_id)
         else:

@@ -17,8 +17,12 @@ from airflow.models.crypto import get_fernet
 from jetbridge.contracts.triggering import TriggerStart
 
 
-def workload_of(start: TriggerStart) -> RunTrigger:
-    """Return the workload; raises ``ValueError`` (pydantic's) when this Airflow cannot read it."""
+def workload_of(start: TriggerStart, arguments: str) -> RunTrigger:
+    """
+    Return the workload with its opened ``arguments``.
+
+    Raises ``ValueError`` (pydantic's) when this Airflow cannot read it.
+    """
     fields: dict[str, Any] = msgspec.json.decode(start.spec)
-    fields["encrypted_kwargs"] = get_fernet().encrypt(start.arguments.encode()).decode()
+    fields["encrypted_kwargs"] = get_fernet().encrypt(arguments.encode()).decode()
     return RunTrigger.model_validate(fields)

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from jetbridge.agent.airflow_tls import tls_environment
 from jetbridge.worker.identity import AGENT_NAME_VARIABLE
-from jetbridge.xcom.settings import ObjectStoreSettings
+from jetbridge.xcom.settings import ObjectStoreSettings, state_store
 
 AGENT_PREFIX = "JETBRIDGE_AGENT_"
+SITE_KEY_VARIABLE = "JETBRIDGE_SITE_KEY_FILE"
+"""Where a task's supervisor finds the site's key."""
+
 NO_DATABASE = "sqlite:////nonexistent/workers-have-no-metadata-database"
 """
 A database that can be configured, as importing Airflow demands, and never opened: its directory cannot
@@ -30,6 +33,7 @@ def airflow_env(  # noqa: PLR0913 - each ends up in a variable
     ca_file: Path | None,
     data_dir: Path,
     client_cert: tuple[Path, Path] | None = None,
+    site_key_file: Path | None = None,
 ) -> dict[str, str]:
     """
     Return the whole environment of the fork server and so of every task.
@@ -40,7 +44,15 @@ def airflow_env(  # noqa: PLR0913 - each ends up in a variable
     """
     kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
     tls = tls_environment(ca_file, client_cert)
-    return {**_defaults(data_dir, ca_file), **kept, **_fixed(agent_name, gateway), **tls}
+    site_key = {SITE_KEY_VARIABLE: str(site_key_file)} if site_key_file else {}
+    return {
+        **_defaults(data_dir, ca_file),
+        **state_store(inherited),
+        **kept,
+        **_fixed(agent_name, gateway),
+        **tls,
+        **site_key,
+    }
 
 
 def execution_api(gateway: str) -> str:
@@ -68,6 +80,7 @@ def _is_dropped(name: str) -> bool:
     # of the database's address (…_CMD, …_SECRET, …_ASYNC, the old [core] section) may outlive NO_DATABASE.
     return (
         name.startswith(AGENT_PREFIX)
+        or name == SITE_KEY_VARIABLE
         or "SQL_ALCHEMY_CONN" in name
         # "server" would make Airflow look for connections in the metadata database.
         or name == "_AIRFLOW_PROCESS_CONTEXT"

@@ -19,10 +19,12 @@ import socket
 from typing import Any
 
 import attrs
+from airflow.sdk.api.client import ServerResponseError
 from airflow.sdk.execution_time.coordinator import BaseCoordinator
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
-from jetbridge.worker import memory
+from jetbridge.contracts.problems import ProblemType
+from jetbridge.worker import memory, site_client
 
 
 class ChildAwareSelector(selectors.DefaultSelector):
@@ -60,9 +62,22 @@ class ChildAwareSelector(selectors.DefaultSelector):
 
 @attrs.define(kw_only=True)
 class PromptActivitySubprocess(ActivitySubprocess):
-    """Airflow's own, with a :class:`ChildAwareSelector` and an eye on the task's memory."""
+    """
+    Airflow's own, with a :class:`ChildAwareSelector` and an eye on the task's memory.
+
+    What the boundary refused is said in the task's own log, where whoever wrote the task looks. Airflow says
+    it in the supervisor's, and tells the task of a connection or variable only that there is none.
+    """
 
     selector: selectors.BaseSelector = attrs.field(factory=ChildAwareSelector, repr=False)
+
+    def _handle_request(self, msg: Any, log: Any, req_id: int) -> None:
+        try:
+            super()._handle_request(msg, log, req_id)
+        except ServerResponseError as exc:
+            if isinstance(exc.detail, dict) and exc.detail.get("reason") == ProblemType.BOUNDARY.slug:
+                self.process_log.error(exc.detail.get("message", ""), boundary="refused")
+            raise
 
     def _service_subprocess(
         self,
@@ -80,9 +95,14 @@ class PromptActivitySubprocess(ActivitySubprocess):
 
 
 class PromptPythonCoordinator(BaseCoordinator):
-    """Runs Python tasks exactly as Airflow's own default does, in a :class:`PromptActivitySubprocess`."""
+    """
+    Runs Python tasks exactly as Airflow's own default does, in a :class:`PromptActivitySubprocess`.
+
+    Its supervisor speaks to the plane through ``site_client``, which keeps back what is not to cross.
+    """
 
     def execute_task(self, **start: Any) -> BaseCoordinator.ExecutionResult:
         """Run one task to its end; the parameters are those of ``ActivitySubprocess.start``."""
+        start["client"] = site_client.guarded(start["client"], site_client.current, start["what"])
         process = PromptActivitySubprocess.start(**start)
         return self.ExecutionResult(process.wait(), process.final_state)

@@ -36,7 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import memory, traced
+from jetbridge.worker import memory, site_client, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 
@@ -98,6 +98,7 @@ def run(order: Order, server: str) -> Result:
     """
     try:
         workload = _read_workload(order)
+        site_client.use(site_client.Site(order.opened))
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
         memory.watch.limit_bytes = order.memory_limit_bytes

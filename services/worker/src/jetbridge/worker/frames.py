@@ -97,6 +97,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     ``memory_limit_bytes`` is what the task and all it starts may take together; 0 is no limit.
     ``traceparent`` continues the attempt's trace, if it is part of one.
+    ``opened`` are the classes of data that policies let the workload send as they are.
     """
 
     lease: str
@@ -105,6 +106,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     outbox: str = ""
     memory_limit_bytes: int = 0
     traceparent: str = ""
+    opened: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"

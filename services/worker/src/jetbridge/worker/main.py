@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import structlog
@@ -19,8 +19,10 @@ from jetbridge.agent.runtime import StopLimits, StopRequests, run_agent
 from jetbridge.agent.session import Session, new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.side_tasks import SideTasks
+from jetbridge.agent.start_checks import StartCheckError, run_start_checks
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
+from jetbridge.sealing.keyring import KeyFileError, read_keyring
 from jetbridge.telemetry.logs import configure_logging
 from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
@@ -49,22 +51,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             warn_about_permissions(settings.token_file)
             hide_memory()
             adopt_orphans()
+            launch = _launch(settings)
+            check_site(settings, launch.env)
             stop_tracing = configure_tracing("worker")
             try:
-                return asyncio.run(run(settings))
+                return asyncio.run(run(settings, launch))
             finally:
                 stop_tracing()
-    except (DataDirError, TokenFileError, ObjectStoreSettingsError, TracingConfigurationError) as error:
+    except (
+        DataDirError,
+        TokenFileError,
+        ObjectStoreSettingsError,
+        KeyFileError,
+        TracingConfigurationError,
+    ) as error:
         log.error("the worker cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
+    except StartCheckError as error:
+        log.error("the worker does not start", reason=str(error))  # noqa: TRY400 - the reason is the message
+        return ExitCode.FAILED
 
 
-async def run(settings: WorkerSettings) -> ExitCode:
+def check_site(settings: WorkerSettings, env: Mapping[str, str]) -> None:
+    """Raise ``KeyFileError`` or ``StartCheckError`` when what the site keeps for itself cannot be used."""
+    if settings.site_key_file:
+        read_keyring(settings.site_key_file)
+    if settings.start_checks:
+        log_store(env)  # what is missing in the settings is said in the settings' own words
+        run_start_checks(env)
+
+
+async def run(settings: WorkerSettings, launch: Launch) -> ExitCode:
     """Wire the worker together and run it."""
     stop = StopRequests()
     stop.listen()
     tasks = SideTasks()
-    launch = _launch(settings)
     tls = tls_of(settings)
     async with GatewayClient(settings.gateway, tls) as client:
         session = Session(client, Link(), _identity(settings, launch), settings.token_file)
@@ -110,5 +131,6 @@ def _launch(settings: WorkerSettings) -> Launch:
         ca_file=settings.ca_file,
         data_dir=settings.data_dir,
         client_cert=settings.client_cert,
+        site_key_file=settings.site_key_file,
     )
     return Launch(env=env, server=execution_api(settings.gateway), preload=settings.preload)

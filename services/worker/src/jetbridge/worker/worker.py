@@ -251,14 +251,14 @@ class Worker:
         """Take one lease from its offer to its end."""
         structlog.contextvars.bind_contextvars(lease=lease.id, **msgspec.structs.asdict(offer.coordinates))
         try:
-            token = await self._accept(lease)
-            if token is None:
+            confirmed = await self._accept(lease)
+            if confirmed is None:
                 return
-            how = await self._execute(lease, offer, token)
+            how = await self._execute(lease, offer, confirmed)
             if lease.state is State.STOPPING:
                 self._outboxes.drop_lost(lease.id)
                 return
-            await self._finish(lease, token, how)
+            await self._finish(lease, confirmed.token, how)
         finally:
             self._leave(lease)
 
@@ -294,7 +294,7 @@ class Worker:
         if lease.good_seconds:
             self._outboxes.drop(lease.id)
 
-    async def _accept(self, lease: Lease) -> str | None:
+    async def _accept(self, lease: Lease) -> AcceptResponse | None:
         try:
             confirmed = await self._confirmed(lease.id)
         except LeaseLostError:
@@ -303,7 +303,7 @@ class Worker:
             log.error("accept refused; the workload is left to others", reason=str(error))  # noqa: TRY400
         else:
             lease.good_seconds = FENCE_SHARE * (confirmed.lease_seconds or 0.0)
-            return confirmed.token
+            return confirmed
         return None
 
     async def _confirmed(self, lease_id: str) -> AcceptResponse:
@@ -320,7 +320,7 @@ class Worker:
                 return confirmed
             log.info("confirmation came late; asking again", lease=lease_id)
 
-    async def _execute(self, lease: Lease, offer: Offer, token: str) -> Exited:
+    async def _execute(self, lease: Lease, offer: Offer, confirmed: AcceptResponse) -> Exited:
         if self._terminated_because:
             lease.ended_because = self._terminated_because
             lease.stopped.set()
@@ -334,10 +334,11 @@ class Worker:
             order = Order(
                 lease=lease.id,
                 spec=offer.spec,
-                token=token,
+                token=confirmed.token,
                 outbox=outbox,
                 memory_limit_bytes=self._task_memory_bytes,
                 traceparent=traceparent,
+                opened=confirmed.opened,
             )
             return await self._processes.run(order, self._hold, lease.good_seconds)
 
