@@ -97,10 +97,12 @@ async def read_audit(bus: Bus, since: datetime | None = None) -> AsyncIterator[E
         bus.js.subscribe("audit.>", stream=AUDIT_STREAM, ordered_consumer=True, config=config)
     )
     try:
-        pending = (await subscription.consumer_info()).num_pending or 0
-        while pending:
-            message = await _next(subscription)
-            entry, pending = _entry(message), message.metadata.num_pending
+        known = await subscription.consumer_info()
+        # What was delivered already, and waits in this process, is not pending any more.
+        if not known.num_pending and not (known.delivered and known.delivered.consumer_seq):
+            return
+        while True:
+            entry = _entry(await _next(subscription))
             yield entry
             if entry.place >= last:
                 return

@@ -74,16 +74,17 @@ def has_secrets_backend(env: Mapping[str, str]) -> bool:
 
 def check_secrets_backend() -> None:
     """Ask the configured backend for what nobody has; raises :class:`NoAnswerError`."""
-    from airflow.sdk.configuration import get_custom_secret_backend  # noqa: PLC0415 - slow, and rarely needed
-
     name = "of [secrets] backend"
     try:
+        # Imported here because it is slow and rarely needed; and it fails when the backend cannot be made.
+        from airflow.sdk.configuration import get_custom_secret_backend  # noqa: PLC0415
+
         backend = get_custom_secret_backend(worker_mode=True)
         if backend is None:
             return
         name = type(backend).__name__
         backend.get_variable(PROBE)
-        backend.get_conn_value(PROBE)
+        backend.get_connection(PROBE)
     except Exception as exc:  # every backend has its own errors
         # Not its text: some clients quote the request, which may hold a token.
         raise NoAnswerError(
