@@ -29,7 +29,8 @@ COMMANDS = {
     "plane": [
         "jetbridge gateway --help",
         "jetbridge router --help",
-        "jetbridge sentinel --help",
+        "jetbridge sentinel plane --help",
+        "jetbridge agents --help",
         "jetbridge bus --help",
         "jetbridge token --help",
     ],
@@ -38,6 +39,7 @@ COMMANDS = {
         "jetbridge worker --help",
         "jetbridge triggerer --help",
         "jetbridge dag-processor --help",
+        "jetbridge sentinel site --help",
         "pip --version",
     ],
 }

@@ -19,6 +19,7 @@ from jetbridge.router.settings import RouterSettings
 from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.settings import SchedulerSettings
 from jetbridge.sentinel.settings import SentinelSettings
+from jetbridge.sentinel.site.settings import SiteSentinelSettings
 from jetbridge.triggerer.settings import TriggererSettings
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.main import REPORT_SECONDS
@@ -41,6 +42,12 @@ DELIBERATELY_NOT = {
 NOT_USED: dict[type[BaseSettings], set[str]] = {
     TriggererSettings: {"JETBRIDGE_AGENT_SLOTS"},
     DagProcessorSettings: {"JETBRIDGE_AGENT_SLOTS", "JETBRIDGE_AGENT_QUEUES"},
+    SiteSentinelSettings: {
+        "JETBRIDGE_AGENT_SLOTS",
+        "JETBRIDGE_AGENT_QUEUES",
+        "JETBRIDGE_AGENT_WATCH_DIRS",
+        "JETBRIDGE_AGENT_LOOK_INTERVAL_SECONDS",
+    },
 }
 MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenario.name == "minimal"}
 
@@ -51,7 +58,8 @@ MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenar
         ("jetbridge gateway", GatewaySettings, "jetbridge-plane", "gateway"),
         ("airflow scheduler", SchedulerSettings, "jetbridge-plane", "scheduler"),
         ("jetbridge router", RouterSettings, "jetbridge-plane", "router"),
-        ("jetbridge sentinel", SentinelSettings, "jetbridge-plane", "sentinel"),
+        ("jetbridge sentinel plane", SentinelSettings, "jetbridge-plane", "sentinel"),
+        ("jetbridge sentinel site", SiteSentinelSettings, "jetbridge-agents", None),
         ("jetbridge bridge", BridgeSettings, "jetbridge-plane", "bridge"),
         ("jetbridge worker", WorkerSettings, "jetbridge-agents", None),
         ("jetbridge dag-processor", DagProcessorSettings, "jetbridge-agents", None),

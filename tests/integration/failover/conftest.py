@@ -6,11 +6,13 @@ import uuid
 import pytest
 import redis.asyncio as redis
 
+from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.apply import apply
 from jetbridge.bus.beats import open_beats
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.workloads import NewWorkload, WorkloadStore, terms_of
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
@@ -19,6 +21,7 @@ from jetbridge.sentinel.looking import Lookout
 from jetbridge.sentinel.metrics import SentinelMetrics
 from jetbridge.sentinel.plane import keep_watch
 from jetbridge.sentinel.silence import Limits, SilenceWatch
+from jetbridge.sentinel.states import States
 from jetbridge.sentinel.verdicts import Verdicts
 
 FAST = Limits(heartbeat_seconds=0.2, lease_seconds=1.5, forget_seconds=3600)
@@ -107,10 +110,16 @@ async def start_sentinel(bus, store, redis_url, running):
         client = redis.from_url(redis_url, socket_timeout=1)
         clients.append(client)
         verdicts = Verdicts(watch, health_store, mirror, store, SentinelMetrics())
+        orders = BucketMirror(bus, (await OrderStore.open(bus)).bucket)
+        agents = BucketMirror(bus, (await AgentStore.open(bus)).bucket)
         beats = BucketMirror(bus, await open_beats(bus))
         running(mirror.run())
         running(beats.run())
-        return running(keep_watch(bus, Lookout(client, beats), watch, verdicts, LOOK_SECONDS))
+        running(orders.run())
+        running(agents.run())
+        states = States(mirror, orders, agents)
+        running(keep_watch(bus, Lookout(client, beats), verdicts, states, LOOK_SECONDS))
+        return states
 
     yield start
     for client in clients:

@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.beats import open_beats
 from jetbridge.bus.errors import ConflictError
+from jetbridge.bus.fleet import AgentState
 from jetbridge.bus.health import HealthStore, health_key
-from jetbridge.contracts.presence import Beat
-from jetbridge.contracts.records import Health, HealthRecord
+from jetbridge.bus.orders import OrderStore
+from jetbridge.contracts.presence import PRESENCE_KEY, Beat
+from jetbridge.contracts.records import AgentRecord, Health, HealthRecord
 
 
 def of(health, agent):
@@ -134,3 +137,65 @@ async def test_of_two_writers_one_loses(bus, agent):
     await store.change(None, record)
     with pytest.raises(ConflictError):
         await store.change(None, record)
+
+
+async def test_what_is_wanted_of_an_agent_shows_in_its_state(
+    start_sentinel, presence, running, agent, bus, eventually
+):
+    states = await start_sentinel()
+    await put(bus, record_of(agent))
+    running(presence.keep_beating(agent[2]))
+    await eventually(lambda: states.of(agent[2]) is AgentState.HEALTHY)
+    orders = await OrderStore.open(bus)
+    await orders.cordon(agent[0])
+    await eventually(lambda: states.of(agent[2]) is AgentState.CORDONED)
+    await orders.drain(agent[0], agent[1], datetime.now(UTC))
+    await eventually(lambda: states.of(agent[2]) is AgentState.DRAINING)
+    await orders.uncordon(agent[0])
+    await eventually(lambda: states.of(agent[2]) is AgentState.HEALTHY)
+
+
+async def test_a_goodbye_stands_and_the_agent_is_forgotten_at_once(
+    start_sentinel, presence, running, agent, bus, health, eventually
+):
+    states = await start_sentinel()
+    await put(bus, record_of(agent))
+    running(presence.keep_beating())
+    await presence.beat(agent[2])
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    goodbye = HealthRecord(
+        agent=agent[0], instance=agent[1], health=Health.GONE, since=datetime.now(UTC), attested=True
+    )
+    assert await (await HealthStore.open(bus)).attest(goodbye)
+    assert await (await HealthStore.open(bus)).attest(goodbye) is None
+
+    async def forgotten():
+        return await presence.client.zscore(PRESENCE_KEY, agent[2]) is None
+
+    await eventually(forgotten)
+    await presence.beat(agent[2])  # a heartbeat that was on its way
+    await eventually(forgotten)
+    assert (of(health, agent), states.of(agent[2])) == (Health.GONE, AgentState.GONE)
+
+
+async def test_a_process_that_was_replaced_is_gone_and_not_lost(start_sentinel, agent, bus, eventually):
+    states = await start_sentinel()
+    await put(bus, record_of((agent[0], "f" * 32)))
+    await eventually(lambda: states.agents.get(agent[0]))
+    assert states.of(agent[2]) is AgentState.GONE
+
+
+def record_of(agent):
+    return AgentRecord(
+        name=agent[0],
+        instance=agent[1],
+        role="worker",
+        queues=("q",),
+        slots=1,
+        token_id="0" * 12,
+        registered_at=datetime.now(UTC),
+    )
+
+
+async def put(bus, record):
+    await (await AgentStore.open(bus)).bucket.put(record.name, record)

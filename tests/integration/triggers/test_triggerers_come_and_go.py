@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import uuid
 
 import psutil
@@ -123,6 +124,31 @@ def test_a_triggerer_that_stops_hands_over_at_once(mortal, standby, on, world, e
     eventually(lambda: len(one.pids) == 2)
     assert world.agent_of(one.id) == standby.name
     assert [what for what, _ in one.notes] == ["run", "cleanup", "run"]
+
+
+def test_a_drained_triggerer_hands_over_and_exits_with_0(
+    mortal, standby, on, world, running_plane, eventually
+):
+    one = on(mortal)
+    command = running_plane.plane.command("agents", "drain", mortal.name)
+    env = dict(command.env)
+    subprocess.run([str(part) for part in command.argv], env=env, timeout=120, check=True)
+    assert mortal.process.wait(60) == 0
+    eventually(lambda: len(one.pids) == 2)
+    assert world.agent_of(one.id) == standby.name
+    again = running_plane.plane.command("agents", "uncordon", mortal.name)
+    subprocess.run([str(part) for part in again.argv], env=env, timeout=120, check=True)
+
+
+def test_a_second_signal_ends_a_triggerer_at_once_and_its_runner_with_it(mortal, standby, on, eventually):
+    assert standby.process.alive
+    one = on(mortal)
+    (runner,) = one.pids
+    for _ in range(2):
+        mortal.process.signal(signal.SIGTERM)
+    assert mortal.process.wait(30) == 0
+    eventually(lambda: not psutil.pid_exists(runner), what="the runner dies with its supervisor")
+    eventually(lambda: len(one.pids) == 2)
 
 
 def test_a_frozen_triggerer_releases_what_others_took_and_goes_on(mortal, standby, on, world, eventually):

@@ -107,6 +107,7 @@ async def own(new_plane, site_env, tmp_path_factory):
 
 async def _nothing_to_bury():
     """Leave alone what else runs below the test's process."""
+    return True
 
 
 async def test_a_task_that_succeeds(warm, specs):
@@ -149,6 +150,18 @@ async def test_a_supervisor_that_is_killed_takes_its_task_along_and_is_a_failure
     assert ended.outcome is Outcome.FAILED
     assert "killed by SIGKILL" in ended.reason
     await warm.gone(task["pid"], *task["children"])
+
+
+async def test_a_task_that_is_handed_over_tells_airflow_nothing_and_has_left_nothing(warm, specs):
+    spec = specs.task("lingers")
+    running = asyncio.create_task(warm.run(spec))
+    task = await warm.shown("lingers")
+    await warm.keeper.hand_over(lease_of(spec))
+    ended = await running
+    # Already now, and not soon: the next attempt may begin elsewhere the moment this is reported.
+    assert not [pid for pid in (task["pid"], task["ppid"], *task["children"]) if alive(pid)]
+    assert ended.outcome is Outcome.ABANDONED
+    assert warm.plane.states_of(spec["ti"]["id"]) == []
 
 
 async def test_an_execution_api_that_refuses_is_a_failure_with_a_reason(warm, specs):

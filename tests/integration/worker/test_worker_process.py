@@ -10,6 +10,8 @@ import subprocess
 import psutil
 
 from jetbridge.agent.errors import ExitCode
+from jetbridge.agent.mark import all_gone, read_mark
+from jetbridge.contracts.api import Orders
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker.worker import DISOWNED
@@ -61,7 +63,7 @@ async def test_kill_9_of_the_fork_server_kills_all_below_it_and_the_worker_goes_
     assert worker.gateway.reports[next_lease].outcome is Outcome.SUCCEEDED
 
 
-async def test_a_second_signal_ends_tasks_reports_them_and_leaves_nothing(worker, specs):
+async def test_a_second_signal_hands_tasks_over_and_leaves_nothing(worker, specs):
     spec = specs.task("lingers")
     lease, _ = await worker.run(spec)
     tree = worker.tree()
@@ -70,8 +72,50 @@ async def test_a_second_signal_ends_tasks_reports_them_and_leaves_nothing(worker
     worker.process.terminate()
     assert await worker.exit_code() == ExitCode.OK
     await worker.gone(tree)
+    assert worker.gateway.reports[lease].outcome is Outcome.ABANDONED
     assert worker.gateway.reports[lease].reason == "the worker was told to stop at once"
-    assert worker.plane.states_of(spec["ti"]["id"]) == ["failed"]
+    assert worker.plane.states_of(spec["ti"]["id"]) == []  # Airflow heard of no end, so it costs no retry
+    assert worker.gateway.called("goodbye")
+
+
+async def test_a_drain_by_order_hands_over_at_its_deadline_and_exits_with_0(worker, specs):
+    spec = specs.task("lingers")
+    lease, _ = await worker.run(spec)
+    tree = worker.tree()
+    worker.gateway.orders = Orders(cordoned=True, drain=True, hand_over_in_seconds=3600)
+    await worker.until(lambda: worker.gateway.called("heartbeat")[-1].body.draining)
+    assert all(map(lives, tree))
+    worker.gateway.orders = Orders(cordoned=True, drain=True, hand_over_in_seconds=0)
+    assert await worker.exit_code() == ExitCode.OK
+    await worker.gone(tree)
+    assert worker.gateway.reports[lease].outcome is Outcome.ABANDONED
+    assert worker.plane.states_of(spec["ti"]["id"]) == []
+
+
+def lives(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_the_mark_says_when_all_of_a_worker_is_gone(worker, specs):
+    _, task = await worker.run(specs.task("lingers"))
+    data_dir = worker.probe_dir / "data"
+    mark = read_mark(data_dir)
+    assert (mark.name, mark.role, mark.pid) == ("a1", "worker", worker.process.pid)
+    assert all_gone(data_dir, mark.instance) is False
+    tree = worker.tree()
+    worker.process.kill()
+    await worker.process.wait()
+    # Whoever holds the lock still lives, so an unlocked lock says that all are gone.
+    async with asyncio.timeout(60):
+        while not all_gone(data_dir, mark.instance):
+            await asyncio.sleep(0.01)
+    left = [process.pid for process in tree if lives(process)]
+    assert set(left) <= {*task["children"]}  # what a task started by exec does not hold it
+    await worker.gone(tree)
+    assert not read_mark(data_dir).stopped
 
 
 async def test_ctrl_c_in_a_terminal_drains_as_well(worker, specs):

@@ -37,6 +37,7 @@ EXPECTED = {
     ProblemType.NOT_FOUND: errors.RequestRefusedError,
     ProblemType.METHOD_NOT_ALLOWED: errors.RequestRefusedError,
     ProblemType.AGENT_REPLACED: errors.AgentReplacedError,
+    ProblemType.AGENT_ENDED: errors.AgentEndedError,
     ProblemType.LEASE_LOST: errors.LeaseLostError,
     ProblemType.TOO_LARGE: errors.RequestRefusedError,
     ProblemType.UNSUPPORTED_MEDIA: errors.RequestRefusedError,

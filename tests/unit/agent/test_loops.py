@@ -8,6 +8,7 @@ import pytest
 
 from jetbridge.agent import loops
 from jetbridge.agent.loops import heartbeat_loop, poll_loop
+from jetbridge.agent.stop import StopRequests
 from jetbridge.contracts.api import FENCE_SHARE, MIN_LEASE_SECONDS, HeartbeatRequest, PollResponse
 from jetbridge.contracts.problems import ProblemType
 
@@ -72,7 +73,7 @@ async def looping(loop):
 
 async def test_heartbeats_carry_what_the_agent_believes(session, gateway, role):
     role.held_here = (HERE,)
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: len(gateway.called("heartbeat")) >= 3)
         role.draining = True
         await gateway.until(lambda: gateway.called("heartbeat")[-1].body.draining)
@@ -84,7 +85,7 @@ async def test_a_named_lease_that_the_answer_lacks_is_lost(session, gateway, rol
     lease = await gateway.offer()
     await session.accept(lease)
     role.held_here = (lease, GONE)
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: len(role.told_held) >= 2)
     assert set(role.told_lost) == {GONE}
     assert role.told_held[0] == (lease,)
@@ -92,7 +93,7 @@ async def test_a_named_lease_that_the_answer_lacks_is_lost(session, gateway, rol
 
 async def test_a_recorded_heartbeat_prolongs_from_the_moment_it_was_sent(session, gateway, role):
     before = time.monotonic()
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: role.told_until)
     sent = role.told_until[0] - FENCE_SHARE * session.plan.lease_seconds
     assert before <= sent <= time.monotonic()
@@ -100,7 +101,7 @@ async def test_a_recorded_heartbeat_prolongs_from_the_moment_it_was_sent(session
 
 async def test_the_lost_tries_of_a_heartbeat_do_not_count_as_sent(session, gateway, role):
     gateway.problems["heartbeat"] = [ProblemType.UNAVAILABLE] * 3
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: len(gateway.called("heartbeat")) >= 3)
         third = time.monotonic()
         await gateway.until(lambda: role.told_until)
@@ -109,7 +110,7 @@ async def test_the_lost_tries_of_a_heartbeat_do_not_count_as_sent(session, gatew
 
 async def test_a_heartbeat_that_was_not_recorded_prolongs_nothing(session, gateway, role):
     gateway.records = False
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: len(role.told_held) >= 3)
     assert role.told_until == []
 
@@ -122,7 +123,7 @@ def test_an_agent_always_has_time_to_kill_before_the_plane_gives_its_work_away(l
 
 async def test_a_change_of_state_is_told_at_once(session, gateway, role):
     gateway.heartbeat_interval_seconds = 3600.0
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: gateway.called("heartbeat"))
         role.draining = True
         role.state_changed.set()
@@ -131,7 +132,7 @@ async def test_a_change_of_state_is_told_at_once(session, gateway, role):
 
 
 async def test_heartbeats_go_on_after_an_outage(session, gateway, role):
-    async with looping(heartbeat_loop(session, role)):
+    async with looping(heartbeat_loop(session, role, StopRequests())):
         await gateway.until(lambda: gateway.called("heartbeat"))
         gateway.down = True
         seen = len(gateway.calls)
@@ -143,7 +144,7 @@ async def test_heartbeats_go_on_after_an_outage(session, gateway, role):
 
 async def test_offers_arrive_up_to_the_free_slots(session, gateway, role):
     offered = [await gateway.offer() for _ in range(3)]
-    async with looping(poll_loop(session, role)):
+    async with looping(poll_loop(session, role, StopRequests())):
         await gateway.until(lambda: role.got)
     assert role.got == offered[:2]
     assert gateway.called("poll")[0].body.free_slots == 2
@@ -156,7 +157,7 @@ async def test_orders_to_stop_arrive_on_the_open_poll_of_a_full_agent(session, g
     await session.accept(lease)
     role.held_here = (lease,)
     role.set_free(0)
-    async with looping(poll_loop(session, role)):
+    async with looping(poll_loop(session, role, StopRequests())):
         await gateway.until(lambda: gateway.called("poll"))
         await gateway.take_back(lease)
         role.held_here = ()
@@ -168,7 +169,7 @@ async def test_a_slot_that_becomes_free_replaces_a_poll_for_orders_alone(session
     monkeypatch.setattr(loops, "FULL_PATIENCE_SECONDS", 0.01)
     gateway.poll_wait_seconds = 60.0
     role.set_free(0)
-    async with looping(poll_loop(session, role)):
+    async with looping(poll_loop(session, role, StopRequests())):
         await gateway.until(lambda: gateway.called("poll"))
         role.set_free(1)
         await gateway.until(lambda: len(gateway.called("poll")) == 2)
@@ -180,7 +181,7 @@ async def test_a_slot_that_becomes_free_replaces_a_poll_for_orders_alone(session
 
 async def test_a_full_agent_waits_a_moment_for_a_slot_before_it_polls_for_orders(session, gateway, role):
     role.set_free(0)
-    async with looping(poll_loop(session, role)):
+    async with looping(poll_loop(session, role, StopRequests())):
         await asyncio.sleep(0)
         role.set_free(1)
         await gateway.until(lambda: gateway.called("poll"))
@@ -203,6 +204,6 @@ async def test_a_gateway_that_does_not_hold_polls_is_not_hammered(session, gatew
 
     monkeypatch.setattr(gateway, "_poll", at_once)
     await session.heartbeat(lambda: HeartbeatRequest(free_slots=1))
-    async with looping(poll_loop(session, role)):
+    async with looping(poll_loop(session, role, StopRequests())):
         await gateway.until(lambda: len(pauses) >= 3)
     assert all(0.5 < pause <= 1.0 for pause in pauses)

@@ -54,7 +54,9 @@ def keep(tmp_path):
         path = tmp_path / "manager.py"
         path.write_text(ASK + script)
         launch = SimpleNamespace(
-            env=dict(os.environ), command=lambda descriptor: [sys.executable, str(path), str(descriptor)]
+            env=dict(os.environ),
+            command=lambda descriptor: [sys.executable, str(path), str(descriptor)],
+            inherited=(),
         )
         leases, session = FakeLeases(), FakeSession()
         keeper = ManagerKeeper(launch, leases, session, stuck_seconds)
@@ -62,7 +64,7 @@ def keep(tmp_path):
         try:
             yield SimpleNamespace(keeper=keeper, leases=leases, session=session, directory=tmp_path)
         finally:
-            await keeper.stop(10)
+            await keeper.stop(10, asyncio.Event())
             task.cancel()
             await asyncio.wait({task})
 
@@ -145,7 +147,7 @@ async def test_one_that_does_not_stop_is_killed(keep, tmp_path):
     )
     async with keep(script + "time.sleep(3600)\n") as kept:
         await until(lambda: written(pid))
-        await kept.keeper.stop(0.2)
+        await kept.keeper.stop(0.2, asyncio.Event())
         await until(lambda: not Path(f"/proc/{written(pid)[0]}").exists())
 
 

@@ -14,7 +14,7 @@ IMAGES = ROOT / "k8s" / "images"
 PACKAGES = {
     "plane": {"jetbridge-gateway", "jetbridge-router", "jetbridge-sentinel"},
     "airflow": {"jetbridge-scheduler"},
-    "agent": {"jetbridge-worker", "jetbridge-triggerer", "jetbridge-dag-processor"},
+    "agent": {"jetbridge-worker", "jetbridge-triggerer", "jetbridge-dag-processor", "jetbridge-sentinel"},
 }
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 

@@ -6,9 +6,10 @@ import pytest
 
 from jetbridge.agent.gateway_client import GatewayClient
 from jetbridge.agent.link import Backoff, Link
-from jetbridge.agent.runtime import StopLimits, StopRequests, run_agent
+from jetbridge.agent.runtime import StopLimits, run_agent
 from jetbridge.agent.session import Session, new_instance
 from jetbridge.agent.side_tasks import SideTasks
+from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.testing import FakeGateway
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.contracts.messages import Outcome
@@ -25,11 +26,13 @@ class FakeProcesses:
         self.up.set()
         self.orders = {}
         self.stopped = []
+        self.handed_over = []
         self.held_until = []
         self.ends = {}
         self.good_seconds = {}
         self.most_at_once = 0
         self.closed = False
+        self.all_end = True
         self.failure = None
         self.broken = asyncio.Event()
         self.ignore_stop = False
@@ -62,8 +65,14 @@ class FakeProcesses:
         if not self.ignore_stop and lease in self.ends:
             self.end(lease, exit_code=-15)
 
+    async def hand_over(self, lease):
+        self.handed_over.append(lease)
+        if lease in self.ends:
+            self.end(lease, Outcome.ABANDONED, -9, "given up")
+
     async def close(self):
         self.closed = True
+        return self.all_end
 
     def end(self, lease, outcome=Outcome.SUCCEEDED, exit_code=0, reason=""):
         if not self.ends[lease].done():
@@ -82,7 +91,7 @@ class RunningWorker:
         self.gateway = gateway
         self.processes = FakeProcesses()
         self.stop = StopRequests()
-        self.limits = StopLimits(drain_seconds=3600.0, terminate_seconds=30.0)
+        self.limits = StopLimits(drain_seconds=3600.0, terminate_seconds=30.0, goodbye_seconds=1.0)
         tasks = SideTasks()
         identity = RegisterRequest(name="a1", instance=new_instance(), role="worker", slots=slots)
         session = Session(client, Link(lambda: Backoff(0.001, 0.01)), identity, token_file)

@@ -59,6 +59,7 @@ class Kept:
 
     async def _bury(self):
         self.buried += 1
+        return True
 
     def _changed(self):
         self.ready_seen.append(self.keeper.ready)

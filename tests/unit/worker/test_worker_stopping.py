@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from jetbridge.agent.errors import ExitCode
 from jetbridge.agent.runtime import StopLimits
+from jetbridge.contracts.api import Orders
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.problems import ProblemType
@@ -62,16 +63,98 @@ async def test_a_lease_confirmed_during_a_drain_is_run(worker, gateway):
     assert lease in gateway.reports
 
 
-async def test_a_second_signal_ends_tasks_and_reports_them(worker, gateway):
+async def test_a_second_signal_hands_tasks_over(worker, gateway):
     lease = await gateway.offer()
     await worker.started(lease)
     worker.stop.request()
     worker.stop.request()
     assert await worker.exit_code() is ExitCode.OK
-    assert worker.processes.stopped == [lease]
-    assert gateway.reports[lease].outcome is Outcome.FAILED
+    assert (worker.processes.stopped, worker.processes.handed_over) == ([], [lease])
+    assert gateway.reports[lease].outcome is Outcome.ABANDONED
     assert gateway.reports[lease].reason == "the worker was told to stop at once"
-    assert gateway.reports[lease].exit_code == -15
+
+
+async def test_the_last_word_is_a_goodbye(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    worker.stop.request()
+    worker.processes.end(lease)
+    assert await worker.exit_code() is ExitCode.OK
+    assert [call.operation for call in gateway.calls if call.operation != "heartbeat"][-1] == "goodbye"
+    assert worker.processes.closed
+
+
+async def test_no_goodbye_while_something_cannot_be_killed(worker, gateway):
+    worker.processes.all_end = False
+    worker.stop.request()
+    assert await worker.exit_code() is ExitCode.OK
+    assert not gateway.called("goodbye")
+
+
+async def test_a_cordon_alone_changes_nothing_about_what_runs(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    with capture_logs() as logs:
+        gateway.orders = Orders(cordoned=True)
+        await gateway.notify()
+        await gateway.until(lambda: any("cordoned" in entry["event"] for entry in logs))
+        gateway.orders = None
+        await gateway.until(lambda: any("uncordoned" in entry["event"] for entry in logs))
+    assert worker.processes.running() == [lease]
+    assert not worker.stop.drain.is_set()
+
+
+async def test_an_ordered_drain_finishes_what_runs_and_exits_with_0(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    gateway.orders = Orders(cordoned=True, drain=True, hand_over_in_seconds=3600)
+    await gateway.notify()
+    await gateway.until(lambda: gateway.called("heartbeat")[-1].body.draining)
+    assert worker.processes.running() == [lease]
+    worker.processes.end(lease)
+    assert await worker.exit_code() is ExitCode.OK
+    assert gateway.reports[lease].outcome is Outcome.SUCCEEDED
+
+
+async def test_at_an_ordered_deadline_what_runs_is_handed_over(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    gateway.orders = Orders(cordoned=True, drain=True, hand_over_in_seconds=3600)
+    await gateway.until(worker.stop.drain.is_set)
+    gateway.orders = Orders(cordoned=True, drain=True, hand_over_in_seconds=0)  # --hand-over, later
+    assert await worker.exit_code() is ExitCode.OK
+    assert worker.processes.handed_over == [lease]
+    assert gateway.reports[lease].outcome is Outcome.ABANDONED
+    assert "before the deadline" in gateway.reports[lease].reason
+
+
+async def test_an_order_to_an_agent_that_was_away_is_obeyed_when_it_is_back(worker, gateway):
+    gateway.down = True
+    gateway.orders = Orders(cordoned=True, drain=True)
+    gateway.down = False
+    assert await worker.exit_code() is ExitCode.OK
+
+
+async def test_a_signal_after_an_order_is_not_yet_a_hurry(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    gateway.orders = Orders(cordoned=True, drain=True, hand_over_in_seconds=3600)
+    await gateway.until(worker.stop.drain.is_set)
+    worker.stop.request()
+    assert not worker.stop.hurry.is_set()
+    worker.stop.request()
+    assert await worker.exit_code() is ExitCode.OK
+    assert worker.processes.handed_over == [lease]
+
+
+async def test_a_task_that_ended_in_the_last_moment_is_reported_as_it_ended(worker, gateway):
+    lease = await gateway.offer()
+    await worker.started(lease)
+    worker.processes.end(lease)  # and before anybody has looked:
+    worker.stop.request()
+    worker.stop.request()
+    assert await worker.exit_code() is ExitCode.OK
+    assert gateway.reports[lease].outcome is Outcome.SUCCEEDED
 
 
 async def test_a_drain_has_a_limit(idle_worker, gateway):
@@ -81,7 +164,7 @@ async def test_a_drain_has_a_limit(idle_worker, gateway):
     await worker.started(lease)
     worker.stop.request()
     assert await worker.exit_code() is ExitCode.OK
-    assert gateway.reports[lease].outcome is Outcome.FAILED
+    assert gateway.reports[lease].outcome is Outcome.ABANDONED
     assert "did not end within 0.05 s" in gateway.reports[lease].reason
 
 
@@ -166,5 +249,5 @@ async def test_a_lease_confirmed_after_the_end_was_decided_is_reported_and_not_s
     await gateway.until(lambda: gateway.called("heartbeat")[-1].body.draining)
     gateway.answers_lost["accept"] = 0
     assert await worker.exit_code() is ExitCode.OK
-    assert gateway.reports[lease].outcome is Outcome.FAILED
+    assert gateway.reports[lease].outcome is Outcome.ABANDONED
     assert lease not in worker.processes.orders

@@ -72,6 +72,9 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
   value: {{ .Values.site | quote }}
 - name: JETBRIDGE_AGENT_DATA_DIR
   value: /var/lib/jetbridge
+# Kubernetes shows what is there once the container has ended; the sentinel reads it.
+- name: JETBRIDGE_AGENT_TERMINATION_LOG
+  value: /dev/termination-log
 - name: JETBRIDGE_OBJECT_STORE_ENDPOINT_URL
   value: {{ include "agents.storeUrl" . | quote }}
 - name: JETBRIDGE_OBJECT_STORE_REGION

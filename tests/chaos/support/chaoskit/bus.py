@@ -6,14 +6,13 @@ import asyncio
 from datetime import UTC, datetime
 
 from jetbridge.bus.connection import open_bus
-from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.fleet import read_all
+from jetbridge.bus.health import HealthStore, health_key
 from jetbridge.bus.policies import PolicyStore
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.contracts.policies import FailoverPolicy, PolicyRecord
-from jetbridge.contracts.records import WorkloadRecord
-
-_READ_SECONDS = 15.0
+from jetbridge.contracts.records import HealthRecord, WorkloadRecord
 
 
 def workloads(url: str) -> list[WorkloadRecord]:
@@ -35,11 +34,15 @@ async def _set_policy(url: str, scope: str, policy: FailoverPolicy) -> None:
 
 async def _workloads(url: str) -> list[WorkloadRecord]:
     async with open_bus(BusSettings(url=url), "jetbridge-chaos") as bus:
-        mirror = BucketMirror(bus, (await WorkloadStore.open(bus)).bucket)
-        reading = asyncio.create_task(mirror.run())
-        try:
-            await asyncio.wait_for(mirror.ready.wait(), _READ_SECONDS)
-            return [entry.record for _, entry in mirror.items()]
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        return list((await read_all(bus, (await WorkloadStore.open(bus)).bucket)).values())
+
+
+def health_of(url: str, agent: str, instance: str) -> HealthRecord | None:
+    """Return the health record of one process of an agent."""
+    return asyncio.run(_health_of(url, agent, instance))
+
+
+async def _health_of(url: str, agent: str, instance: str) -> HealthRecord | None:
+    async with open_bus(BusSettings(url=url), "jetbridge-chaos") as bus:
+        entry = await (await HealthStore.open(bus)).bucket.get(health_key(agent, instance))
+        return entry.record if entry else None

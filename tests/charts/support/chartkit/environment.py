@@ -21,6 +21,7 @@ from jetbridge.router.settings import RouterSettings
 from jetbridge.scheduler.bridge.settings import BridgeSettings
 from jetbridge.scheduler.settings import SchedulerSettings
 from jetbridge.sentinel.settings import SentinelSettings
+from jetbridge.sentinel.site.settings import SiteSentinelSettings
 from jetbridge.telemetry.settings import TelemetrySettings
 from jetbridge.triggerer.settings import TriggererSettings
 from jetbridge.worker.settings import WorkerSettings
@@ -29,13 +30,14 @@ from jetbridge.xcom.settings import ObjectStoreSettings
 READ_BY: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "jetbridge gateway": (TelemetrySettings, BusSettings, GatewaySettings),
     "jetbridge router": (TelemetrySettings, BusSettings, RouterSettings),
-    "jetbridge sentinel": (TelemetrySettings, BusSettings, SentinelSettings),
+    "jetbridge sentinel plane": (TelemetrySettings, BusSettings, SentinelSettings),
     "jetbridge bridge": (TelemetrySettings, BusSettings, BridgeSettings),
     "jetbridge bus": (TelemetrySettings, BusSettings),
     "jetbridge token": (TelemetrySettings, BusSettings),
     "jetbridge worker": (TelemetrySettings, WorkerSettings, ObjectStoreSettings),
     "jetbridge dag-processor": (TelemetrySettings, DagProcessorSettings, ObjectStoreSettings),
     "jetbridge triggerer": (TelemetrySettings, TriggererSettings, ObjectStoreSettings),
+    "jetbridge sentinel site": (TelemetrySettings, SiteSentinelSettings, ObjectStoreSettings),
     "airflow scheduler": (TelemetrySettings, BusSettings, SchedulerSettings),
     "airflow api-server": (TelemetrySettings, BusSettings),
     "airflow dag-processor": (TelemetrySettings,),
@@ -70,7 +72,9 @@ def command_of(pod: PodTemplate, container: Mapping[str, Any]) -> str | None:
     )
     if "trial_token.py" in " ".join(words):
         return "jetbridge token"
-    return " ".join(words[:2]) if words[0] in {"airflow", "jetbridge"} else f"jetbridge {words[0]}"
+    if words[0] in {"airflow", "jetbridge"}:
+        return " ".join(words[:2])
+    return " ".join(["jetbridge", *words[: 2 if words[0] == "sentinel" else 1]])
 
 
 def environment(container: Mapping[str, Any], objects: tuple[Manifest, ...]) -> dict[str, str]:

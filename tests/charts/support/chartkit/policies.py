@@ -13,8 +13,11 @@ from typing import Any
 
 from chartkit.rendering import Manifest, PodTemplate, pods
 
-MAY_USE_THE_API = ("trial-token", "worker-pods")
-"""Components that may have a Kubernetes API token: the trial's bootstrap, and workers that were told to."""
+MAY_USE_THE_API = ("trial-token", "worker-pods", "sentinel")
+"""
+Components that may have a Kubernetes API token: the trial's bootstrap, workers that were told to, and the
+agents' sentinel, which watches pods.
+"""
 
 WITHOUT_PROBES = ("bridge",)
 """
@@ -136,7 +139,8 @@ def long_running_containers_are_probed(objects: tuple[Manifest, ...]) -> Iterato
 
 def _offers_nothing(pod: PodTemplate, container: Mapping[str, Any]) -> bool:
     agent = pod.labels.get("app.kubernetes.io/name") == "jetbridge-agents"
-    return container["name"] in WITHOUT_PROBES or (agent and container["name"] != "object-store")
+    listens = container["name"] in {"object-store", "sentinel"}
+    return container["name"] in WITHOUT_PROBES or (agent and not listens)
 
 
 def _impatient(pod: PodTemplate, container: Mapping[str, Any]) -> Iterator[str]:

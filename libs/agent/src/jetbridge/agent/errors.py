@@ -86,5 +86,9 @@ class AgentReplacedError(AgentRefusedError):
     """Another process registered under this agent's name (409)."""
 
 
+class AgentEndedError(AgentRefusedError):
+    """The plane knows that this process ended, and may have given its work to others (409)."""
+
+
 class UnknownContractError(AgentRefusedError):
     """The gateway is older than this agent and does not speak its contract (422)."""

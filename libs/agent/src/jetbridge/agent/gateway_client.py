@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from jetbridge.agent.errors import (
+    AgentEndedError,
     AgentReplacedError,
     CredentialRefusedError,
     GatewayError,
@@ -32,6 +33,8 @@ from jetbridge.agent.settings import AgentSettings
 from jetbridge.contracts.api import (
     AcceptRequest,
     AcceptResponse,
+    GoodbyeRequest,
+    GoodbyeResponse,
     HeartbeatRequest,
     HeartbeatResponse,
     PollRequest,
@@ -61,6 +64,7 @@ POLL_MARGIN_SECONDS = 15.0
 _BY_PROBLEM: dict[str, type[GatewayError]] = {
     ProblemType.UNAUTHENTICATED.uri: CredentialRefusedError,
     ProblemType.AGENT_REPLACED.uri: AgentReplacedError,
+    ProblemType.AGENT_ENDED.uri: AgentEndedError,
     ProblemType.LEASE_LOST.uri: LeaseLostError,
     ProblemType.UNKNOWN_CONTRACT.uri: UnknownContractError,
 }
@@ -145,6 +149,10 @@ class GatewayClient:
         return await self._post(
             f"/v1/agents/{agent}/poll", credential, body, PollResponse, answer_seconds=held_for
         )
+
+    async def goodbye(self, agent: str, credential: str, body: GoodbyeRequest) -> GoodbyeResponse:
+        """Say that this process ends and nothing of it runs any more."""
+        return await self._post(f"/v1/agents/{agent}/goodbye", credential, body, GoodbyeResponse)
 
     async def accept(self, lease: str, credential: str) -> AcceptResponse:
         """Take an offer. Asking again after a lost answer is safe and gives the same answer."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from jetbridge.agent.session import Session
+from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.waiting import running, wait_at_most
 from jetbridge.contracts.api import (
     FENCE_SHARE,
@@ -43,8 +44,10 @@ class Role(Protocol):
     state_changed: asyncio.Event
     """Set when the gateway should hear from this agent before the next heartbeat is due."""
 
-    draining: bool
-    """Whether the agent takes no more work."""
+    @property
+    def draining(self) -> bool:
+        """Whether the agent takes no more work."""
+        ...
 
     def free_slots(self) -> int:
         """Return how many offers could be accepted now; 0 while draining or not ready."""
@@ -75,7 +78,7 @@ class Role(Protocol):
         ...
 
 
-async def heartbeat_loop(session: Session, role: Role) -> None:
+async def heartbeat_loop(session: Session, role: Role, stop: StopRequests) -> None:
     """Send a heartbeat every interval, and at once when the role's state changes; act on the answers."""
     sent_at = 0.0
 
@@ -93,13 +96,14 @@ async def heartbeat_loop(session: Session, role: Role) -> None:
         # Only what was named can be missing: a lease accepted since then is simply not in this answer.
         role.lost(set(request.leases) - set(answer.leases))
         role.held(answer.leases)
+        stop.ordered(answer.orders)
         interval = session.plan.heartbeat_interval_seconds
         jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
         await wait_at_most(role.state_changed, interval * jitter)
 
 
-async def poll_loop(session: Session, role: Role) -> None:
-    """Keep a poll open, for offers while there are free slots and for orders to stop always."""
+async def poll_loop(session: Session, role: Role, stop: StopRequests) -> None:
+    """Keep a poll open, for offers while there are free slots and for orders always."""
     while True:
         role.slots_changed.clear()
         if role.free_slots() == 0:
@@ -110,6 +114,7 @@ async def poll_loop(session: Session, role: Role) -> None:
             continue
         role.lost(answer.stop)
         role.offered(answer.offers)
+        stop.ordered(answer.orders)
         if not answer.offers and not answer.stop:
             not_held = min(SHORTEST_POLL_SECONDS, session.plan.poll_wait_seconds) - (time.monotonic() - begun)
             await wait_at_most(role.slots_changed, not_held)

@@ -12,14 +12,20 @@ class NoWork:
     """
     The :class:`~jetbridge.agent.loops.Role` of an agent that is never offered workloads.
 
+    :param drain: set when the agent is to stop
     :param free_slots: what to say about capacity
     """
 
-    def __init__(self, free_slots: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, drain: asyncio.Event, free_slots: Callable[[], int] = lambda: 0) -> None:
+        self._drain = drain
         self._free_slots = free_slots
         self.slots_changed = asyncio.Event()
         self.state_changed = asyncio.Event()
-        self.draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Return whether the agent is stopping."""
+        return self._drain.is_set()
 
     def free_slots(self) -> int:
         """Return what the agent has room for, for people who look at it."""

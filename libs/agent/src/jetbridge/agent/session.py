@@ -16,12 +16,19 @@ from typing import TypeVar
 
 import structlog
 
-from jetbridge.agent.errors import CredentialRefusedError, TokenFileError, TokenRefusedError
+from jetbridge.agent.errors import (
+    AgentEndedError,
+    CredentialRefusedError,
+    GatewayError,
+    TokenFileError,
+    TokenRefusedError,
+)
 from jetbridge.agent.gateway_client import GatewayClient
 from jetbridge.agent.link import Link
 from jetbridge.agent.token_file import read_token
 from jetbridge.contracts.api import (
     AcceptResponse,
+    GoodbyeRequest,
     HeartbeatRequest,
     HeartbeatResponse,
     PollRequest,
@@ -95,6 +102,26 @@ class Session:
     async def poll(self, body: PollRequest) -> PollResponse:
         """Ask for work."""
         return await self._call("poll", lambda it: self._client.poll(self._identity.name, it, body))
+
+    async def goodbye(self, reason: str, limit_seconds: float) -> bool:
+        """
+        Say that this process ends and nothing of it runs any more, if that can be said in time.
+
+        Nothing depends on it: unsaid, the plane learns it from a sentinel or from silence. Never raises, so
+        that it can be the last thing an agent does; says whether the plane knows.
+        """
+        if self._plan is None:
+            return False
+        body = GoodbyeRequest(reason=reason)
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await self._call("goodbye", lambda it: self._client.goodbye(self._identity.name, it, body))
+        except AgentEndedError:
+            return True  # an earlier try, whose answer was lost
+        except (TimeoutError, GatewayError) as error:
+            log.info("the plane was not told of the end", reason=str(error) or "no answer in time")
+            return False
+        return True
 
     async def accept(self, lease: str) -> AcceptResponse:
         """Take an offer; raises :class:`LeaseLostError` when it is not this agent's any more."""

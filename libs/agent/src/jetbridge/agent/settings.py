@@ -113,6 +113,10 @@ class AgentSettings(BaseSettings):
         description="Do not start when the object store or the secrets backend that is configured does not "
         "answer.",
     )
+    termination_log: Path | None = Field(
+        default=None,
+        description="In a pod: its terminationMessagePath, where the agent leaves which process it is.",
+    )
 
     @field_validator("queues", mode="before")
     @classmethod

@@ -20,9 +20,12 @@ import msgspec
 from jetbridge.contracts.api import (
     AcceptRequest,
     AcceptResponse,
+    GoodbyeRequest,
+    GoodbyeResponse,
     HeartbeatRequest,
     HeartbeatResponse,
     Offer,
+    Orders,
     PollRequest,
     PollResponse,
     Problem,
@@ -46,7 +49,7 @@ class ProblemError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One request the gateway received: ``operation`` is register, heartbeat, poll, accept or report."""
+    """One request the gateway received: ``operation`` is register, heartbeat, poll, accept, … or goodbye."""
 
     operation: str
     target: str
@@ -74,6 +77,8 @@ class FakeGateway:
     reports: dict[str, ReportRequest] = field(default_factory=dict)
     credential: str = ""
     replaced: bool = False
+    orders: Orders | None = None
+    """What every answer says; set it and ``notify`` to wake the poll."""
     down: bool = False
     records: bool = True
     """Whether heartbeats are recorded: without Redis they are answered, and prolong nothing."""
@@ -178,7 +183,12 @@ class FakeGateway:
     async def _heartbeat(self, target: str, bearer: str, body: bytes) -> HeartbeatResponse:
         self._authenticate(bearer)
         self._note("heartbeat", target, msgspec.json.decode(body, type=HeartbeatRequest))
-        return HeartbeatResponse(leases=tuple(self.held), recorded=self.records)
+        return HeartbeatResponse(leases=tuple(self.held), recorded=self.records, orders=self.orders)
+
+    async def _goodbye(self, target: str, bearer: str, body: bytes) -> GoodbyeResponse:
+        self._authenticate(bearer)
+        self._note("goodbye", target, msgspec.json.decode(body, type=GoodbyeRequest))
+        return GoodbyeResponse()
 
     async def _poll(self, target: str, bearer: str, body: bytes) -> PollResponse:
         self._authenticate(bearer)
@@ -187,13 +197,17 @@ class FakeGateway:
         def stop() -> tuple[str, ...]:
             return tuple(lease for lease in request.leases if lease not in self.held)
 
+        before = self.orders
         async with self._changed:
             try:
                 async with asyncio.timeout(request.wait_seconds):
-                    await self._changed.wait_for(lambda: stop() or (self.offers and request.free_slots))
+                    await self._changed.wait_for(
+                        lambda: stop() or (self.offers and request.free_slots) or self.orders != before
+                    )
             except TimeoutError:
-                return PollResponse()
-            return PollResponse(offers=tuple(self.offers.values())[: request.free_slots], stop=stop())
+                return PollResponse(orders=self.orders)
+            offers = tuple(self.offers.values())[: request.free_slots]
+            return PollResponse(offers=offers, stop=stop(), orders=self.orders)
 
     async def _accept(self, lease: str, bearer: str, body: bytes) -> AcceptResponse:
         self._authenticate(bearer)
@@ -228,7 +242,7 @@ def _route(path: str) -> tuple[str, str]:
     match path.strip("/").split("/"):
         case ["v1", "agents"]:
             return "register", ""
-        case ["v1", "agents", name, "heartbeat" | "poll" as operation]:
+        case ["v1", "agents", name, "heartbeat" | "poll" | "goodbye" as operation]:
             return operation, name
         case ["v1", "leases", lease, "accept" | "report" as operation]:
             return operation, lease

@@ -5,5 +5,6 @@ NATS JetStream: the one owner of streams and buckets, and the stores kept in the
 * ``connection``: opens the bus. ``settings``: where it is.
 * ``workloads``, ``agents``, ``tokens``, ``keys``: records in KV buckets, each with its own rules.
 * ``mirror``: a bucket kept in memory by watching it. ``lanes``: pulling work, most urgent band first.
-* ``cli``: ``jetbridge bus apply`` and ``jetbridge bus diff``.
+* ``orders``, ``sites``, ``fleet``: what operators want of agents, what sentinels see, and all of it joined.
+* ``agents_cli``: ``jetbridge agents``. ``cli``: ``jetbridge bus apply`` and ``jetbridge bus diff``.
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import ConflictError, NameTakenError
 from jetbridge.bus.kv import RecordBucket, Versioned
@@ -47,3 +49,10 @@ class AgentStore:
                 return await self.bucket.update(record.name, record, before.revision)
             except ConflictError:
                 continue
+
+    async def note_draining(self, name: str, instance: str) -> None:
+        """Note that this process takes no more work; raises :class:`ConflictError` when it was replaced."""
+        entry = await self.get(name)
+        if entry and entry.record.instance == instance and not entry.record.draining:
+            record = msgspec.structs.replace(entry.record, draining=True)
+            await self.bucket.update(name, record, entry.revision)

@@ -1,11 +1,15 @@
-"""The health of agents' processes. The plane sentinel writes it; gateways and router read it."""
+"""The health of agents' processes. Written by the plane sentinel and gateways, read by all."""
 
 from __future__ import annotations
 
 from jetbridge.bus.connection import Bus
+from jetbridge.bus.errors import ConflictError
 from jetbridge.bus.kv import RecordBucket, Versioned
 from jetbridge.contracts.records import Health, HealthRecord
 from jetbridge.contracts.subjects import HEALTH_BUCKET
+
+_CAS_ATTEMPTS = 5
+"""A sentinel may write its verdict at the same moment, once."""
 
 
 def health_key(agent: str, instance: str) -> str:
@@ -36,6 +40,27 @@ class HealthStore:
         if before is None:
             return await self.bucket.create(key, after)
         return await self.bucket.update(key, after, before.revision)
+
+    async def attest(self, record: HealthRecord) -> tuple[HealthRecord | None, int] | None:
+        """
+        Write what is known for certain over whatever was inferred; return what was there, and the revision.
+
+        None when the end of the process was known already: what came first stays.
+        """
+        for _ in range(_CAS_ATTEMPTS):
+            before = await self.bucket.get(health_key(record.agent, record.instance))
+            if before and has_ended(before.record):
+                return None
+            try:
+                return before.record if before else None, await self.change(before, record)
+            except ConflictError:
+                continue
+        raise ConflictError(f"the health of agent {record.agent} keeps changing under the statement")
+
+
+def has_ended(record: HealthRecord | None) -> bool:
+    """Say whether the process is known, not only inferred, to have ended."""
+    return record is not None and record.attested
 
 
 def is_lost(record: HealthRecord | None) -> bool:

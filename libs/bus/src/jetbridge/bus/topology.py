@@ -15,6 +15,7 @@ from nats.js import api
 
 from jetbridge.contracts.presence import BEATS_BUCKET, BEATS_SECONDS
 from jetbridge.contracts.rpc import OBJECT_SECONDS, RPC_OBJECTS_BUCKET
+from jetbridge.contracts.sites import SITE_REPORT_SECONDS
 from jetbridge.contracts.subjects import (
     AGENTS_BUCKET,
     AUDIT_STREAM,
@@ -23,7 +24,9 @@ from jetbridge.contracts.subjects import (
     HEALTH_BUCKET,
     KEYS_BUCKET,
     LANES_BUCKET,
+    ORDERS_BUCKET,
     POLICIES_BUCKET,
+    SITES_BUCKET,
     TOKEN_USES_BUCKET,
     TOKENS_BUCKET,
     WORK_STREAM,
@@ -53,6 +56,7 @@ AUDIT_MAX_AGE_SECONDS = 400 * 24 * 3600
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_RPC_OBJECTS_BYTES = 1 << 30
+MAX_SITE_BYTES = 256 * 1024
 
 BUNDLE_LEASE_SECONDS = 15.0
 """
@@ -195,6 +199,8 @@ BUCKETS: tuple[Bucket, ...] = (
     Bucket(name=HEALTH_BUCKET),
     Bucket(name=LANES_BUCKET),
     Bucket(name=POLICIES_BUCKET),
+    Bucket(name=ORDERS_BUCKET),
+    Bucket(name=SITES_BUCKET, max_value_bytes=MAX_SITE_BYTES, max_age=SITE_REPORT_SECONDS),
     Bucket(name=BEATS_BUCKET, max_age=BEATS_SECONDS),
     Bucket(name=BUNDLES_BUCKET, max_age=BUNDLE_LEASE_SECONDS),
 )

@@ -87,14 +87,28 @@ class HeartbeatRequest(Request, frozen=True, kw_only=True):
     draining: bool = False
 
 
+class Orders(Response, frozen=True, kw_only=True):
+    """
+    What an operator wants of the agent, as it is now; repeated in every answer until it is so no more.
+
+    ``cordoned``: no new work is offered. ``drain``: finish what runs and stop, for good;
+    ``hand_over_in_seconds`` from now, what still runs is given up, so that it runs elsewhere.
+    """
+
+    cordoned: bool = False
+    drain: bool = False
+    hand_over_in_seconds: float = 0.0
+
+
 class HeartbeatResponse(Response, frozen=True, kw_only=True):
     """
     What is really so. A lease the agent named and ``leases`` lacks is lost: stop it.
 
     ``recorded`` says that the plane will know of this heartbeat; only then does it prolong the leases.
-    ``credential`` is set when the old one is past half its life.
+    ``credential`` is set when the old one is past half its life. ``orders`` is None when there are none.
     """
 
+    orders: Orders | None = None
     leases: tuple[LeaseId, ...] = ()
     recorded: bool = False
     credential: str | None = None
@@ -127,10 +141,11 @@ class Offer(Response, frozen=True, kw_only=True):
 
 
 class PollResponse(Response, frozen=True, kw_only=True):
-    """``offers`` to accept; ``stop`` names leases the agent no longer holds. Both may be empty."""
+    """``offers`` to accept; ``stop`` names leases the agent no longer holds; ``orders``. All may be empty."""
 
     offers: tuple[Offer, ...] = ()
     stop: tuple[LeaseId, ...] = ()
+    orders: Orders | None = None
 
 
 class AcceptRequest(Request, frozen=True, kw_only=True):
@@ -181,6 +196,16 @@ class DepthResponse(Response, frozen=True, kw_only=True):
     oldest_seconds: float = 0.0
 
 
+class GoodbyeRequest(Request, frozen=True, kw_only=True):
+    """``POST /v1/agents/{name}/goodbye``: this process ends, and nothing that it started runs any more."""
+
+    reason: ShortText = ""
+
+
+class GoodbyeResponse(Response, frozen=True, kw_only=True):
+    """The plane knows, now or from an earlier try; what the agent still held runs elsewhere."""
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error, as an RFC 9457 problem document. ``detail`` says what to do."""
 
@@ -194,6 +219,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 ALL_BODIES: tuple[type[msgspec.Struct], ...] = (
     RegisterRequest,
     RegisterResponse,
+    Orders,
     HeartbeatRequest,
     HeartbeatResponse,
     PollRequest,
@@ -204,6 +230,8 @@ ALL_BODIES: tuple[type[msgspec.Struct], ...] = (
     ReportRequest,
     ReportResponse,
     DepthResponse,
+    GoodbyeRequest,
+    GoodbyeResponse,
     Problem,
 )
 """Every body of the API; the schema snapshot is checked against this list."""

@@ -119,6 +119,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ``instance`` is chosen by the agent's process at its start: a second process that registers under
     the same name replaces the first, whose credential then no longer matches.
     ``log_store`` says where the agent's task logs end up, for people (no credentials).
+    ``draining`` is set by the first heartbeat of the process that says so.
     """
 
     VERSION: ClassVar[int] = 1
@@ -135,6 +136,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     log_store: str = ""
     token_id: str
     registered_at: datetime
+    draining: bool = False
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -192,11 +194,13 @@ class Health(StrEnum):
 
 class HealthRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    The health of one process of one agent; written by the plane sentinel only.
+    The health of one process of one agent.
 
-    *gone* is an agent that said goodbye after a drain, or was silent so long that it is forgotten.
-    ``attested`` says that its death was seen from outside, not inferred from silence. ``silent_seconds`` is
-    the silence that was proven when this was written, by the sentinel's own clock.
+    The plane sentinel writes what it infers from silence. A gateway writes what it was told: that a sentinel
+    at the site saw the process end (*lost*), or that the process itself said goodbye (*gone*). ``attested``
+    tells the one from the other and is for ever: whatever still speaks for such a process is refused.
+    *gone* without it was silent so long that it is forgotten. ``silent_seconds`` is the silence that was
+    proven when this was written, by the sentinel's own clock.
     """
 
     VERSION: ClassVar[int] = 1
@@ -211,6 +215,35 @@ class HealthRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     silent_seconds: float = 0.0
 
 
+class DrainOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The wish that one process of an agent ends.
+
+    Bound to ``instance``, so that whatever is started in its place is cordoned and does not end as well.
+    What still runs at ``hand_over_at`` (the plane's clock) is handed over.
+    """
+
+    instance: str
+    hand_over_at: datetime
+
+
+class OrderRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What an operator wants of an agent, by the agent's name. While there is one, it is cordoned.
+
+    Level-triggered: gateways act on what the record says now, so nothing is lost with a connection, a gateway
+    or the agent's process, and the same command twice changes nothing.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    version: int = VERSION
+    agent: AgentName
+    since: datetime
+    reason: str = ""
+    drain: DrainOrder | None = None
+
+
 ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (
     WorkloadRecord,
     LaneRecord,
@@ -218,5 +251,6 @@ ALL_RECORDS: tuple[type[msgspec.Struct], ...] = (
     TokenRecord,
     TokenUseRecord,
     HealthRecord,
+    OrderRecord,
 )
 """Every record there is; the schema snapshot is checked against this list."""

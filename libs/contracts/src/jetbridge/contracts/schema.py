@@ -15,6 +15,7 @@ from jetbridge.contracts import (
     policies,
     records,
     rpc,
+    sites,
     triggering,
 )
 from jetbridge.contracts.envelope import Body, Envelope
@@ -33,6 +34,7 @@ API: tuple[type[msgspec.Struct], ...] = (
     *api.ALL_BODIES,
     *dag_processing.API_BODIES,
     *triggering.API_BODIES,
+    *sites.API_BODIES,
 )
 """Every body of the Remote Execution API, likewise."""
 
@@ -40,6 +42,7 @@ RECORDS: tuple[type[msgspec.Struct], ...] = (
     *records.ALL_RECORDS,
     *dag_processing.ALL_RECORDS,
     *policies.ALL_RECORDS,
+    *sites.ALL_RECORDS,
 )
 """Every value in a KV bucket, likewise."""
 

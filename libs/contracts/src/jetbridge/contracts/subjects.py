@@ -19,6 +19,8 @@ LANES_BUCKET = "lanes"
 BUNDLES_BUCKET = "bundles"
 POLICIES_BUCKET = "policies"
 NUDGE_SUBJECT = "nudge.scheduler"
+ORDERS_BUCKET = "orders"
+SITES_BUCKET = "sites"
 
 _PLAIN_LANE = re.compile(r"^[a-z0-9](?:[a-z0-9_-]{0,47})$")
 

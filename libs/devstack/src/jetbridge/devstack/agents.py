@@ -22,6 +22,9 @@ _STOP_SECONDS = 30.0
 """How long ending what still runs then may take: the task's grace and the upload of its log."""
 
 
+_COMMANDS = {"sentinel": ("sentinel", "site")}
+
+
 def _nothing(_store: S3Server) -> Mapping[str, str]:
     return {}
 
@@ -29,14 +32,16 @@ def _nothing(_store: S3Server) -> Mapping[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class AgentSpec:
     """
-    One agent: a worker, a triggerer (``slots`` are its capacity) or a Dag processor. Workers need queues.
+    One agent: a worker, a triggerer (``slots`` are its capacity), a Dag processor or a site's sentinel.
+
+    Workers need queues.
 
     ``environment`` says what its operator gives its tasks, for example ``AIRFLOW_CONN_…``, once the
     object store's address is known.
     """
 
     name: str
-    role: Literal["worker", "triggerer", "dag-processor"] = "worker"
+    role: Literal["worker", "triggerer", "dag-processor", "sentinel"] = "worker"
     queues: Sequence[str] = ("default",)
     slots: int = 4
     site: str = "here"
@@ -113,7 +118,7 @@ def agent_command(
     jetbridge = Path(sys.executable).parent / "jetbridge"
     words = [word for option in options.items() for word in option]
     return Command(
-        argv=[*prefix, jetbridge, spec.role, *words],
+        argv=[*prefix, jetbridge, *_COMMANDS.get(spec.role, (spec.role,)), *words],
         env=base_environment(own),
         stop_seconds=_DRAIN_SECONDS + _STOP_SECONDS,
     )
@@ -124,6 +129,8 @@ def _options_of_role(spec: AgentSpec, plane: ExecutionPlane, directory: Path) ->
         bundles = directory / "bundles.json"
         bundles.write_text(plane.bundle_config)
         return {"--bundles": str(bundles), "--stop-seconds": str(_DRAIN_SECONDS)}
+    if spec.role == "sentinel":
+        return {"--watch-dirs": str(directory.parent / "*"), "--listen-port": "0"}
     queues = {"--queues": ",".join(spec.queues)} if spec.queues else {}
     if spec.role == "triggerer":
         return queues | {"--capacity": str(spec.slots), "--stop-seconds": str(_DRAIN_SECONDS)}

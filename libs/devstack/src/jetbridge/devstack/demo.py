@@ -39,6 +39,8 @@ AGENTS = (
     ),
     AgentSpec(name="parser", role="dag-processor", queues=(), site="east"),
     AgentSpec(name="waiter", role="triggerer", queues=(), slots=100, site="east"),
+    AgentSpec(name="east-sentinel", role="sentinel", queues=(), site="east"),
+    AgentSpec(name="west-sentinel", role="sentinel", queues=(), site="west"),
 )
 _TAGS, _CHANGED_TAGS = 'tags=["example"]', 'tags=["example", "pushed"]'
 

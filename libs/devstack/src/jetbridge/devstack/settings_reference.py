@@ -29,6 +29,11 @@ WHERE: tuple[tuple[str, str, str], ...] = (
     ("Execution plane: worker", "jetbridge.worker.settings", "WorkerSettings"),
     ("Execution plane: Dag processor", "jetbridge.dag_processor.settings", "DagProcessorSettings"),
     ("Execution plane: triggerer", "jetbridge.triggerer.settings", "TriggererSettings"),
+    (
+        "Execution plane: sentinel of a site",
+        "jetbridge.sentinel.site.settings",
+        "SiteSentinelSettings",
+    ),
     ("Execution plane: object store", "jetbridge.xcom.settings", "ObjectStoreSettings"),
 )
 """Every settings class there is, in the order in which an operator meets them."""

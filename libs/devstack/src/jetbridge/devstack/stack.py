@@ -97,6 +97,7 @@ class DevStack:
         self.not_isolated_because: str | None = None
         self._say = say
         self._namespaces: list[netns.Namespace] = []
+        self._agents_ca = Path()
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -267,24 +268,39 @@ class DevStack:
         return f"https://{host}:{port}"
 
     def _start_agents(self, prepared: plane.Plane, certificates: Certificates) -> None:
+        self._agents_ca = certificates.ca
         for spec, namespace in itertools.zip_longest(self.options.agents, self._namespaces):
-            directory = self.directory / "agents" / spec.name
-            directory.mkdir(parents=True, mode=0o700)
-            token_file = plane.create_token(prepared, spec.name, directory)
-            bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else self.options.bundles
-            execution_plane = ExecutionPlane(
-                self.gateway_url,
-                certificates.ca,
-                token_file,
-                self.s3,
-                self.options.dags,
-                bundles,
-                self.options.otlp_endpoint,
-            )
-            command = agent_command(spec, execution_plane, directory, namespace)
-            process = self.supervisor.add(f"agent-{spec.name}", command, tier="agents")
-            self.agents[spec.name] = Agent(spec, process, namespace)
-            process.start()
+            self._start_agent(prepared, spec, namespace)
+
+    def add_agent(self, spec: AgentSpec) -> Agent:
+        """Start one more agent, in this host's network, and wait until it is registered."""
+        if self.plane is None:
+            raise DevStackError("a stack without gateways has no agents")
+        agent = self._start_agent(self.plane, spec, None)
+        agent.process.wait_ready(self._is_registered(spec.name), timeout_seconds=_READY_SECONDS)
+        return agent
+
+    def _start_agent(
+        self, prepared: plane.Plane, spec: AgentSpec, namespace: netns.Namespace | None
+    ) -> Agent:
+        directory = self.directory / "agents" / spec.name
+        directory.mkdir(parents=True, mode=0o700)
+        token_file = plane.create_token(prepared, spec.name, directory)
+        bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else self.options.bundles
+        execution_plane = ExecutionPlane(
+            self.gateway_url,
+            self._agents_ca,
+            token_file,
+            self.s3,
+            self.options.dags,
+            bundles,
+            self.options.otlp_endpoint,
+        )
+        command = agent_command(spec, execution_plane, directory, namespace)
+        process = self.supervisor.add(f"agent-{spec.name}", command, tier="agents")
+        agent = self.agents[spec.name] = Agent(spec, process, namespace)
+        process.start()
+        return agent
 
     def _await_agents(self) -> None:
         for name, agent in self.agents.items():

@@ -22,7 +22,7 @@ import structlog
 
 from jetbridge.agent.errors import AgentReplacedError, GatewayError, LeaseLostError, RequestRefusedError
 from jetbridge.agent.link import Backoff
-from jetbridge.agent.waiting import wait_at_most
+from jetbridge.agent.waiting import first, wait_at_most
 from jetbridge.dag_processor import spans, wire
 from jetbridge.dag_processor.calls import DagProcessorSession
 from jetbridge.dag_processor.leases import BundleLeases
@@ -35,13 +35,21 @@ HEALTHY_SECONDS = 300.0
 
 MAX_PAUSE_SECONDS = 60.0
 
+KILL_SECONDS = 5.0
+"""Being killed takes milliseconds; only a process stuck in the kernel takes longer."""
+
 
 @dataclass(frozen=True)
 class Launch:
-    """How the manager's process is started. ``env`` is its whole environment."""
+    """
+    How the manager's process is started. ``env`` is its whole environment.
+
+    ``inherited`` are descriptors that it shall hold, see ``jetbridge.agent.mark``.
+    """
 
     env: Mapping[str, str]
     arguments: Sequence[str] = ()
+    inherited: Sequence[int] = ()
 
     def command(self, descriptor: int) -> list[str]:
         """Return the command line. It holds no secret: anybody on the machine can read it."""
@@ -80,16 +88,20 @@ class ManagerKeeper:
         self._ended.set()
         await asyncio.Event().wait()
 
-    async def stop(self, limit_seconds: float) -> None:
-        """End the manager and its parsers; by force after ``limit_seconds``."""
+    async def stop(self, limit_seconds: float, hurry: asyncio.Event) -> None:
+        """End the manager and its parsers; by force after ``limit_seconds`` or when there is a hurry."""
         self._stopping.set()
         if (process := self._process) is None:
             return
         _signal(process, signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._ended.wait(), limit_seconds)
+            async with asyncio.timeout(limit_seconds):
+                await first(self._ended.wait(), hurry.wait())
         except TimeoutError:
+            pass
+        if not self._ended.is_set():
             _signal(process, signal.SIGKILL)
+            await wait_at_most(self._ended, KILL_SECONDS)
 
     async def _live(self) -> str:
         """Run one manager and return how it ended."""
@@ -97,7 +109,7 @@ class ManagerKeeper:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *self._launch.command(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *self._launch.inherited],
                 env=self._launch.env,
                 stdin=asyncio.subprocess.DEVNULL,
                 # A Ctrl-C in the terminal is for the agent; the manager hears of it from there.

@@ -15,16 +15,18 @@ from jetbridge.agent.errors import AgentError, ExitCode, TokenFileError
 from jetbridge.agent.gateway_client import tls_of
 from jetbridge.agent.link import Link
 from jetbridge.agent.loops import heartbeat_loop
+from jetbridge.agent.mark import INSTANCE_VARIABLE, leave_mark
 from jetbridge.agent.no_work import NoWork
 from jetbridge.agent.prctl import hide_memory
-from jetbridge.agent.runtime import StopRequests
 from jetbridge.agent.session import new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.start_checks import StartCheckError, run_start_checks
+from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.agent.waiting import first
 from jetbridge.contracts.api import RegisterRequest
+from jetbridge.contracts.dag_processing import ROLE
 from jetbridge.dag_processor.airflow_env import airflow_env
 from jetbridge.dag_processor.calls import DagProcessorClient, DagProcessorSession
 from jetbridge.dag_processor.keeper import Launch, ManagerKeeper
@@ -36,6 +38,7 @@ from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tra
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge dag-processor"
 GIVE_BACK_SECONDS = 3.0
+GOODBYE_SECONDS = 3.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,10 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             warn_about_permissions(settings.token_file)
             hide_memory()
             if settings.start_checks:
-                run_start_checks(_launch(settings).env)
+                run_start_checks(airflow_env(os.environ, settings))
             stop_tracing = configure_tracing("dag-processor")
+            instance = new_instance()
             try:
-                return asyncio.run(run(settings))
+                with leave_mark(settings, instance, ROLE) as mark:
+                    return asyncio.run(run(settings, instance, mark))
             finally:
                 stop_tracing()
     except (DataDirError, TokenFileError, TracingConfigurationError) as error:
@@ -63,31 +68,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
 
 
-async def run(settings: DagProcessorSettings) -> ExitCode:
-    """Wire the Dag processor together and run it."""
+async def run(settings: DagProcessorSettings, instance: str, mark: int) -> ExitCode:
+    """Wire the Dag processor together and run it; ``mark`` is what all its processes shall hold."""
     stop = StopRequests()
     stop.listen()
     tasks = SideTasks()
     tls = tls_of(settings)
     async with DagProcessorClient(settings.gateway, tls) as client:
-        session = DagProcessorSession(client, Link(), _identity(settings), settings)
+        session = DagProcessorSession(client, Link(), _identity(settings, instance), settings)
         leases = BundleLeases(session)
-        keeper = ManagerKeeper(_launch(settings), leases, session, settings.stuck_seconds)
-        tasks.run("start of conversation", _converse(session, leases, keeper, tasks))
+        keeper = ManagerKeeper(_launch(settings, instance, mark), leases, session, settings.stuck_seconds)
+        tasks.run("start of conversation", _converse(session, leases, keeper, tasks, stop))
         code = await _serve(tasks, stop)
-        await keeper.stop(settings.stop_seconds)
+        await keeper.stop(settings.stop_seconds, stop.hurry)
         await tasks.cancel()
         if code is ExitCode.OK:
             await leases.give_back(GIVE_BACK_SECONDS)
+        await session.goodbye("drained" if code is ExitCode.OK else "it had to end", GOODBYE_SECONDS)
     log.info("agent stopped", exit_code=int(code))
     return code
 
 
 async def _converse(
-    session: DagProcessorSession, leases: BundleLeases, keeper: ManagerKeeper, tasks: SideTasks
+    session: DagProcessorSession,
+    leases: BundleLeases,
+    keeper: ManagerKeeper,
+    tasks: SideTasks,
+    stop: StopRequests,
 ) -> None:
     await session.register()
-    tasks.run_forever("heartbeat", heartbeat_loop(session, NoWork()))
+    tasks.run_forever("heartbeat", heartbeat_loop(session, NoWork(stop.drain), stop))
     tasks.run_forever("claim bundles", leases.run())
     tasks.run_forever("manager", keeper.run())
 
@@ -104,10 +114,10 @@ async def _serve(tasks: SideTasks, stop: StopRequests) -> ExitCode:
     return ExitCode.OK
 
 
-def _identity(settings: DagProcessorSettings) -> RegisterRequest:
+def _identity(settings: DagProcessorSettings, instance: str) -> RegisterRequest:
     return RegisterRequest(
         name=settings.name,
-        instance=new_instance(),
+        instance=instance,
         role="dag-processor",
         labels=settings.labels,
         software_version=version("jetbridge-dag-processor"),
@@ -115,11 +125,12 @@ def _identity(settings: DagProcessorSettings) -> RegisterRequest:
     )
 
 
-def _launch(settings: DagProcessorSettings) -> Launch:
+def _launch(settings: DagProcessorSettings, instance: str, mark: int) -> Launch:
     arguments = [
         "--parser-memory-mib",
         str(settings.parser_memory_mib),
         "--parser-output-kib",
         str(settings.parser_output_kib),
     ]
-    return Launch(env=airflow_env(os.environ, settings), arguments=arguments)
+    env = airflow_env(os.environ, settings) | {INSTANCE_VARIABLE: instance}
+    return Launch(env=env, arguments=arguments, inherited=(mark,))

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from jetbridge.bus.agents import AgentStore
+from jetbridge.bus.errors import BusError
 from jetbridge.bus.tokens import is_alive
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.contracts.api import (
@@ -20,11 +21,12 @@ from jetbridge.contracts.api import (
 from jetbridge.contracts.messages import AgentRegistered
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.records import AgentRecord, TokenRecord
-from jetbridge.gateway.auth import Caller
+from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.known import Known
+from jetbridge.gateway.orders import Orders
 from jetbridge.gateway.presence import Presence
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.scope_rules import check_registration
@@ -44,6 +46,8 @@ class AgentDesk:
     contact: Contact
     presence: Presence
     credentials: Credentials
+    gatekeeper: Gatekeeper
+    orders: Orders
     settings: GatewaySettings
 
     async def register(self, request: RegisterRequest, token: TokenRecord) -> RegisterResponse:
@@ -55,6 +59,7 @@ class AgentDesk:
         if request.name.endswith("\n"):  # in a regular expression, $ also matches before a last line break
             raise ProblemError(ProblemType.MALFORMED, "An agent's name holds no line break.")
         check_registration(token, request, require_scopes=self.settings.require_scopes)
+        self.gatekeeper.require_alive(request.name, request.instance)
         await self.store.register(_record(request, token), partial(self._may_replace, token))
         event = AgentRegistered(
             agent=request.name, role=request.role, queues=request.queues, token_id=token.id
@@ -91,15 +96,25 @@ class AgentDesk:
         if not self.contact.in_touch:
             raise unavailable("The gateway has no contact to NATS, so it cannot confirm leases.")
         recorded = await self.presence.record(caller.record, request)
+        if request.draining and not caller.record.draining:
+            await self._note_draining(caller)
         lost = await self.holdings.lost(caller.name, request.leases)
         held = self.holdings.held_by(caller.name) | (set(request.leases) - lost)
         renewed = self._renewed(caller)
         return HeartbeatResponse(
             leases=tuple(sorted(held)),
             recorded=recorded,
+            orders=self.orders.of(caller.name, caller.claims.instance),
             credential=renewed,
             credential_expires_in_seconds=self.settings.credential_seconds if renewed else None,
         )
+
+    async def _note_draining(self, caller: Caller) -> None:
+        """Keep that the process drains, for people; when that fails, the next heartbeat tries again."""
+        try:
+            await self.store.note_draining(caller.name, caller.claims.instance)
+        except BusError as exc:
+            log.info("agent.draining_not_noted", agent=caller.name, error=str(exc))
 
     def _renewed(self, caller: Caller) -> str | None:
         claims = caller.claims

@@ -11,6 +11,7 @@ from jetbridge.gateway.guard import Guard, answer_problems
 from jetbridge.gateway.openapi_document import document_of
 from jetbridge.gateway.routes import agent_routes, execution_routes, lease_routes, plane_routes
 from jetbridge.gateway.scaling_routes import scaling_routes
+from jetbridge.gateway.sentinel_routes import sentinel_routes
 from jetbridge.gateway.triggerer_routes import triggerer_routes
 
 
@@ -21,6 +22,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         agent_routes,
         dag_processor_routes,
         triggerer_routes,
+        sentinel_routes,
         lease_routes,
         execution_routes,
         scaling_routes,

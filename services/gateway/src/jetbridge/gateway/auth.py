@@ -12,6 +12,7 @@ no, malformed, unknown, wrong, expired, revoked   401, always the same; too many
 from an address or without a certificate …        403: only somebody who has the token gets to know
 agent's record gone                               401: register anew
 agent's record names another instance             409 agent-replaced: a newer process took over
+its health record says that the process ended     409 agent-ended: its work may run elsewhere by now
 NATS cannot be asked and the mirror says no       503: nothing is known, so nothing is decided
 ================================================  =========================================
 """
@@ -27,10 +28,11 @@ from typing import TypeVar
 from starlette.types import Scope
 
 from jetbridge.bus.errors import BusUnavailableError
+from jetbridge.bus.health import has_ended, health_key
 from jetbridge.bus.tokens import hash_secret, is_alive, is_valid
 from jetbridge.contracts.ids import AgentToken, InvalidIdError
 from jetbridge.contracts.problems import ProblemType
-from jetbridge.contracts.records import AgentRecord, TokenRecord
+from jetbridge.contracts.records import AgentRecord, HealthRecord, TokenRecord
 from jetbridge.gateway.budget import Budget
 from jetbridge.gateway.credentials import AgentClaims, Credentials, LeaseClaims, TriggerClaims
 from jetbridge.gateway.known import Known
@@ -78,11 +80,13 @@ class Gatekeeper:
         credentials: Credentials,
         tokens: Known[TokenRecord],
         agents: Known[AgentRecord],
+        health: Known[HealthRecord],
         uses: TokenUse,
     ) -> None:
         self.credentials = credentials
         self.tokens = tokens
         self.agents = agents
+        self.health = health
         self._uses = uses
         self._unknown = Budget(_UNKNOWN_TOKEN_READS_PER_SECOND)
 
@@ -137,7 +141,21 @@ class Gatekeeper:
             raise unauthenticated()
         if agent.record.instance != claims.instance:
             raise replaced(claims.agent)
+        self.require_alive(claims.agent, claims.instance)
         return Caller(claims, agent.record, token.record)
+
+    def require_alive(self, agent: str, instance: str) -> None:
+        """
+        Raise 409 when the process is known to have ended, however much it speaks.
+
+        Its leases may be somebody else's by now. By the mirror alone: what it says of an end is for ever.
+        """
+        if self._has_ended(agent, instance):
+            raise ended(agent)
+
+    def _has_ended(self, agent: str, instance: str) -> bool:
+        known = self.health.get(health_key(agent, instance))
+        return known is not None and has_ended(known.record)
 
     def holder(self, scope: Scope) -> LeaseClaims | TriggerClaims:
         """
@@ -161,7 +179,9 @@ class Gatekeeper:
         if token and not is_alive(token.record, datetime.now(UTC)):
             return unauthenticated()
         agent = self.agents.get(claims.agent)
-        return replaced(claims.agent) if agent and agent.record.instance != claims.instance else None
+        if agent and agent.record.instance != claims.instance:
+            return replaced(claims.agent)
+        return ended(claims.agent) if self._has_ended(claims.agent, claims.instance) else None
 
 
 def replaced(agent: str) -> ProblemError:
@@ -169,6 +189,14 @@ def replaced(agent: str) -> ProblemError:
     return ProblemError(
         ProblemType.AGENT_REPLACED,
         f"A newer process registered as agent {agent!r}. Stop this one, or give it a name of its own.",
+    )
+
+
+def ended(agent: str) -> ProblemError:
+    """Return the answer to a process that said goodbye, or was seen to end, and still speaks."""
+    return ProblemError(
+        ProblemType.AGENT_ENDED,
+        f"The plane knows that this process of agent {agent!r} ended. End it and start a new one.",
     )
 
 

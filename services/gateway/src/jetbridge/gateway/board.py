@@ -29,7 +29,8 @@ class Waiter:
     One held poll.
 
     ``making`` counts offers to it that are being written; once closed it gets no more of them.
-    ``gone`` says that its client hung up. ``wake`` is called when there is something to answer.
+    ``cordoned``: its agent gets no work. ``gone`` says that its client hung up. ``wake`` is called when there
+    is something to answer.
     """
 
     claims: AgentClaims
@@ -41,6 +42,7 @@ class Waiter:
     stop: set[str] = field(default_factory=set)
     making: int = 0
     open: bool = True
+    cordoned: bool = False
     gone: bool = False
 
     @property
@@ -100,7 +102,7 @@ class Board:
 
     def free(self, waiter: Waiter) -> int:
         """Return how many more offers a poll can take."""
-        if not waiter.open:
+        if not waiter.open or waiter.cordoned:
             return 0
         taken = waiter.making + self.outstanding.count(waiter.agent, waiter.leases)
         return max(0, waiter.free_slots - taken)

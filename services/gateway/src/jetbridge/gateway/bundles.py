@@ -33,6 +33,7 @@ from jetbridge.contracts.envelope import Body, MessageError
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.rpc import RefusalCode
 from jetbridge.gateway.auth import Caller
+from jetbridge.gateway.orders import Orders
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.scope_rules import check_bundles
 
@@ -57,20 +58,30 @@ _PROBLEMS = {
 class BundleDesk:
     """Where Dag processor agents take bundles and say what is in them."""
 
-    def __init__(self, store: BundleStore, rpc: RpcClient, may_send_source: Callable[[str], bool]) -> None:
+    def __init__(
+        self, store: BundleStore, orders: Orders, rpc: RpcClient, may_send_source: Callable[[str], bool]
+    ) -> None:
         """``may_send_source`` says of a site whether a policy lets the source of its Dags cross."""
         self._store = store
+        self._orders = orders
         self._rpc = rpc
         self._may_send_source = may_send_source
 
     async def claim(self, caller: Caller, request: ClaimBundlesRequest) -> ClaimBundlesResponse:
-        """Give back, take and keep bundles. Repeating it is harmless, and is what keeps them."""
+        """
+        Give back, take and keep bundles. Repeating it is harmless, and is what keeps them.
+
+        A cordoned agent keeps what it has and takes nothing: a bundle nobody has is in neither list.
+        """
         check_bundles(caller.token, request.bundles)
         agent, instance = caller.name, caller.claims.instance
+        cordoned = self._orders.is_cordoned(agent)
         turn = asyncio.Semaphore(_CLAIMS_AT_ONCE)
 
-        async def one(bundle: str) -> HeldBundle | StandbyBundle:
+        async def one(bundle: str) -> HeldBundle | StandbyBundle | None:
             async with turn:
+                if cordoned and await self._store.get(bundle) is None:
+                    return None
                 lease = await self._store.claim(bundle, agent, instance)
             if lease.record.agent == agent:
                 return HeldBundle(bundle=bundle, epoch=epoch_of(lease))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import aiohttp
 import redis.asyncio as redis
@@ -19,15 +20,25 @@ from jetbridge.bus.beats import open_beats
 from jetbridge.bus.bundles import BundleStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusUnavailableError
+from jetbridge.bus.health import HealthStore
 from jetbridge.bus.keys import TRIGGER_DATA_KEY, shared_key
+from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.sites import open_sites
 from jetbridge.bus.token_uses import TokenUseStore
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import Terms, WorkloadStore
 from jetbridge.contracts.dag_processing import SOURCE_CLASS, SOURCE_OPEN
-from jetbridge.contracts.records import AgentRecord, TokenRecord, WorkloadRecord
+from jetbridge.contracts.records import (
+    AgentRecord,
+    HealthRecord,
+    OrderRecord,
+    TokenRecord,
+    WorkloadRecord,
+)
 from jetbridge.gateway.agents import AgentDesk
 from jetbridge.gateway.airflow_tokens import AirflowTokens
 from jetbridge.gateway.audit import Audit
@@ -38,6 +49,7 @@ from jetbridge.gateway.boundary import Boundary
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import Credentials
+from jetbridge.gateway.deaths import DeathDesk
 from jetbridge.gateway.depth import Depths
 from jetbridge.gateway.health import CheckFailedError, Health, ReadinessProbe
 from jetbridge.gateway.holdings import Holdings
@@ -45,11 +57,13 @@ from jetbridge.gateway.known import Known
 from jetbridge.gateway.limits import Limits
 from jetbridge.gateway.matchmaker import Matchmaker
 from jetbridge.gateway.metrics import GatewayMetrics
+from jetbridge.gateway.orders import Orders
 from jetbridge.gateway.outstanding import Outstanding
 from jetbridge.gateway.polls import Polls
 from jetbridge.gateway.presence import Presence
 from jetbridge.gateway.proxy import IDLE_CONNECTION_SECONDS, Proxy
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.gateway.sites import SiteDesk
 from jetbridge.gateway.terms import decide_terms
 from jetbridge.gateway.token_use import TokenUse
 from jetbridge.gateway.triggers import TriggerDesk
@@ -75,6 +89,8 @@ class Gateway:
     polls: Polls
     bundles: BundleDesk
     triggers: TriggerDesk
+    deaths: DeathDesk
+    sites: SiteDesk
     boundary: Boundary
     proxy: Proxy
     readiness: ReadinessProbe
@@ -136,22 +152,28 @@ async def _wire(
     """Wire everything; what has to be ended in order is left on ``stack``, last wired first."""
     metrics = GatewayMetrics()
     store, agents = await WorkloadStore.open(to.bus), await AgentStore.open(to.bus)
+    health = await HealthStore.open(to.bus)
     known = _Knowledge(
         workloads=Known(to.bus, store.bucket),
         agents=Known(to.bus, agents.bucket),
         tokens=Known(to.bus, (await TokenStore.open(to.bus)).bucket),
         policies=Policies(to.bus, await PolicyStore.open(to.bus)),
+        health=Known(to.bus, health.bucket),
+        orders=Known(to.bus, (await OrderStore.open(to.bus)).bucket),
     )
     credentials = Credentials(await shared_key(to.bus, "credentials"))
+    orders = Orders(known.orders)
     uses = TokenUse(await TokenUseStore.open(to.bus))
-    gatekeeper = Gatekeeper(credentials, known.tokens, known.agents, uses)
+    gatekeeper = Gatekeeper(credentials, known.tokens, known.agents, known.health, uses)
     rpc = await RpcClient.open(to.bus)
-    bundles = BundleDesk(await BundleStore.open(to.bus), rpc, partial(_may_send_source, known.policies))
+    bundles = BundleDesk(
+        await BundleStore.open(to.bus), orders, rpc, partial(_may_send_source, known.policies)
+    )
     audit = Audit(to.bus, metrics)
     stack.push_async_callback(audit.close)
     at_rest = Keyring([(await shared_key(to.bus, TRIGGER_DATA_KEY))[:KEY_BYTES]])
     boundary = Boundary(known.policies, audit, at_rest, settings.xcom_reference_prefixes)
-    triggers = TriggerDesk(rpc, gatekeeper, boundary, metrics)
+    triggers = TriggerDesk(rpc, gatekeeper, orders, boundary, metrics)
     holdings = Holdings(known.workloads)
     depths = Depths(known.workloads)
     contact = Contact(to.bus.js.account_info)
@@ -166,10 +188,7 @@ async def _wire(
         metrics=metrics,
     )
     for name, task in {
-        "mirror of workloads": known.workloads.mirror.run(),
-        "mirror of agents": known.agents.mirror.run(),
-        "mirror of tokens": known.tokens.mirror.run(),
-        "mirror of policies": known.policies.mirror.run(),
+        **{f"mirror of {name}": mirror.run() for name, mirror in known.all.items()},
         "contact": contact.run(),
         "presence": presence.run(),
         "expiry of offers": matchmaker.run_expiry(),
@@ -195,6 +214,8 @@ async def _wire(
             contact=contact,
             presence=presence,
             credentials=credentials,
+            gatekeeper=gatekeeper,
+            orders=orders,
             settings=settings,
         ),
         polls=Polls(
@@ -203,9 +224,12 @@ async def _wire(
             holdings=holdings,
             gatekeeper=gatekeeper,
             workloads=known.workloads,
+            orders=orders,
             background=background,
             metrics=metrics,
         ),
+        deaths=DeathDesk(agents=known.agents, health=health, events=store, metrics=metrics),
+        sites=SiteDesk(await open_sites(to.bus)),
         bundles=bundles,
         triggers=triggers,
         boundary=boundary,
@@ -236,23 +260,32 @@ class _Knowledge:
     agents: Known[AgentRecord]
     tokens: Known[TokenRecord]
     policies: Policies
+    health: Known[HealthRecord]
+    orders: Known[OrderRecord]
+
+    @property
+    def all(self) -> dict[str, BucketMirror[Any]]:
+        """Return the mirrors by what they hold."""
+        return {
+            "workloads": self.workloads.mirror,
+            "agents": self.agents.mirror,
+            "tokens": self.tokens.mirror,
+            "policies": self.policies.mirror,
+            "health": self.health.mirror,
+            "orders": self.orders.mirror,
+        }
 
     async def read(self) -> None:
         """Wait for the first full read: an agent should not be told to come back by a gateway that starts."""
         try:
             async with asyncio.timeout(_FIRST_READ_SECONDS):
-                for part in (self.workloads, self.agents, self.tokens, self.policies):
-                    await part.mirror.ready.wait()
+                for mirror in self.all.values():
+                    await mirror.ready.wait()
         except TimeoutError as exc:
             raise BusUnavailableError("NATS does not deliver the records of workloads and agents") from exc
 
     async def require(self) -> None:
-        complete = {
-            "workloads": self.workloads.is_complete(),
-            "agents": self.agents.is_complete(),
-            "tokens": self.tokens.is_complete(),
-        }
-        if missing := [name for name, read in complete.items() if not read]:
+        if missing := [name for name, mirror in self.all.items() if not mirror.ready.is_set()]:
             raise CheckFailedError(f"not all records are read yet: {', '.join(missing)}")
 
 

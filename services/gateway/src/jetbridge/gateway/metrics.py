@@ -32,6 +32,9 @@ class GatewayMetrics:
         self.boundary = self.all.counter(
             "boundary", "records", "Data of classes that policies decide about", ["data", "outcome"]
         )
+        self.ended = self.all.counter(
+            "ended", "agents", "Processes of agents whose end was told, by what they are since", ["health"]
+        )
         self.lost = self.all.counter("lost", "leases", "Leases agents were told to stop")
         self.handover = self.all.histogram(
             "handover_delay", "seconds", "From the executor's publish to the offer, by both clocks"

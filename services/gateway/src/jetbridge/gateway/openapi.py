@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from jetbridge.contracts import api, dag_processing, ids, triggering
+from jetbridge.contracts import api, dag_processing, ids, sites, triggering
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.gateway.health import Health, Readiness
 from jetbridge.gateway.problems import MEDIA_TYPE
@@ -30,7 +30,7 @@ _WITH_TOKEN = (
     ProblemType.TOO_MANY,
     ProblemType.UNAVAILABLE,
 )
-_WITH_CREDENTIAL = (*_WITH_TOKEN, ProblemType.AGENT_REPLACED)
+_WITH_CREDENTIAL = (*_WITH_TOKEN, ProblemType.AGENT_REPLACED, ProblemType.AGENT_ENDED)
 
 
 def ref(name: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ REGISTER = _operation(
     request=api.RegisterRequest,
     response=api.RegisterResponse,
     security="agentToken",
-    problems=_WITH_TOKEN,
+    problems=(*_WITH_TOKEN, ProblemType.AGENT_ENDED),
 )
 HEARTBEAT = _operation(
     "heartbeat",
@@ -129,6 +129,39 @@ POLL = _operation(
     "Wait for work, or for leases to stop",
     request=api.PollRequest,
     response=api.PollResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=_WITH_CREDENTIAL,
+)
+GOODBYE = _operation(
+    "goodbye",
+    "Say that this process ends and nothing of it runs any more; safe to repeat",
+    request=api.GoodbyeRequest,
+    response=api.GoodbyeResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=_WITH_CREDENTIAL,
+)
+ATTEST_DEATH = _operation(
+    "attestDeath",
+    "Say that a process of an agent of this site is gone",
+    request=sites.AttestDeathRequest,
+    response=sites.AttestDeathResponse,
+    security="credential",
+    parameters=[_AGENT],
+    problems=(
+        *_WITH_CREDENTIAL,
+        ProblemType.FORBIDDEN,
+        ProblemType.NOT_FOUND,
+        ProblemType.OUTDATED,
+        ProblemType.ALREADY_KNOWN,
+    ),
+)
+REPORT_SITE = _operation(
+    "reportSite",
+    "Say what a sentinel sees of its site; it replaces the last report",
+    request=sites.SiteReportRequest,
+    response=sites.SiteReportResponse,
     security="credential",
     parameters=[_AGENT],
     problems=_WITH_CREDENTIAL,

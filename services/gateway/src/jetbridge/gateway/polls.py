@@ -2,8 +2,9 @@
 Holding agents' polls open until there is something to say.
 
 A poll ends, in this order of precedence, because its token was revoked or its agent replaced (the
-problem), because it has offers or leases to stop, because the agent polled anew, because the gateway drains,
-or because its time is up. An agent has one poll per gateway: a second one means that it gave up the first.
+problem), because it has offers, leases to stop or orders, because the agent polled anew, because the gateway
+drains, or because its time is up. An agent has one poll per gateway: a second one means that it gave up the
+first.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from jetbridge.bus.kv import Versioned
+from jetbridge.contracts import api
 from jetbridge.contracts.api import PollRequest, PollResponse
 from jetbridge.contracts.ids import LeaseKey
-from jetbridge.contracts.records import AgentRecord, TokenRecord, WorkloadRecord
+from jetbridge.contracts.presence import agent_of
+from jetbridge.contracts.records import AgentRecord, HealthRecord, TokenRecord, WorkloadRecord
 from jetbridge.contracts.subjects import lane_of
 from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.background import Background
@@ -29,6 +32,7 @@ from jetbridge.gateway.holdings import Holdings, belongs
 from jetbridge.gateway.known import Known
 from jetbridge.gateway.matchmaker import Matchmaker
 from jetbridge.gateway.metrics import GatewayMetrics
+from jetbridge.gateway.orders import Orders
 from jetbridge.gateway.problems import unavailable
 
 log = structlog.get_logger(__name__)
@@ -51,16 +55,20 @@ class Polls:
     holdings: Holdings
     gatekeeper: Gatekeeper
     workloads: Known[WorkloadRecord]
+    orders: Orders
     background: Background
     metrics: GatewayMetrics
     _named: defaultdict[str, set[Waiter]] = field(default_factory=lambda: defaultdict(set))  # by workload
     _told: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
+    _told_orders: OrderedDict[str, int] = field(default_factory=OrderedDict)  # by instance: the revision
     _draining: bool = False
 
     def __post_init__(self) -> None:
         self.workloads.mirror.on_change(self._workload_changed)
         self.gatekeeper.tokens.mirror.on_change(self._token_changed)
         self.gatekeeper.agents.mirror.on_change(self._agent_changed)
+        self.gatekeeper.health.mirror.on_change(self._health_changed)
+        self.orders.on_change(self._orders_changed)
 
     def drain(self) -> None:
         """Answer every held poll now and hold no new ones."""
@@ -85,6 +93,7 @@ class Polls:
             lanes=tuple(dict.fromkeys(lane_of(queue) for queue in caller.record.queues)),
             free_slots=request.free_slots,
             leases=frozenset(request.leases),
+            cordoned=self.orders.is_cordoned(caller.name),
             wake=wake.set,
         )
         self._open(waiter)
@@ -138,6 +147,7 @@ class Polls:
             or not waiter.open
             or self._draining
             or self._untold(waiter)
+            or self._has_untold_orders(waiter)
             or self.gatekeeper.refusal(waiter.claims)
         )
 
@@ -157,7 +167,24 @@ class Polls:
             self.metrics.lost.inc()
         while len(self._told) > _REMEMBERED_STOPS:
             self._told.popitem(last=False)
-        return PollResponse(offers=tuple(waiter.offers), stop=tuple(sorted(waiter.stop)))
+        return PollResponse(
+            offers=tuple(waiter.offers), stop=tuple(sorted(waiter.stop)), orders=self._tell_orders(waiter)
+        )
+
+    def _has_untold_orders(self, waiter: Waiter) -> bool:
+        revision = self.orders.revision(waiter.agent)
+        return revision != 0 and self._told_orders.get(waiter.claims.instance) != revision
+
+    def _tell_orders(self, waiter: Waiter) -> api.Orders | None:
+        """Return the orders, noted as told: if the answer is lost, the next heartbeat's has them, too."""
+        instance = waiter.claims.instance
+        orders = self.orders.of(waiter.agent, instance)
+        if orders is not None:
+            self._told_orders[instance] = self.orders.revision(waiter.agent)
+            self._told_orders.move_to_end(instance)
+            if len(self._told_orders) > _REMEMBERED_STOPS:
+                self._told_orders.popitem(last=False)
+        return orders
 
     def _untold(self, waiter: Waiter) -> list[str]:
         if not waiter.stop:
@@ -181,6 +208,16 @@ class Polls:
             )
             if doubtful:
                 self.background.start(f"stop {workload_id}", self._tell_lost(waiter, doubtful))
+
+    def _orders_changed(self, agent: str) -> None:
+        if waiter := self.board.of(agent):
+            waiter.cordoned = self.orders.is_cordoned(agent)
+            self.board.refresh(agent)
+            waiter.wake()
+
+    def _health_changed(self, key: str, _record: Versioned[HealthRecord] | None) -> None:
+        if waiter := self.board.of(agent_of(key)[0]):
+            waiter.wake()
 
     def _token_changed(self, token_id: str, _token: Versioned[TokenRecord] | None) -> None:
         for waiter in self.board.waiters():

@@ -17,6 +17,7 @@ from jetbridge.bus.errors import BusUnavailableError, ConflictError, LeaseLostEr
 from jetbridge.contracts.api import (
     AcceptRequest,
     AcceptResponse,
+    GoodbyeRequest,
     HeartbeatRequest,
     PollRequest,
     RegisterRequest,
@@ -49,6 +50,7 @@ def agent_routes(gateway: Gateway) -> APIRouter:
     registration = BodyReader(RegisterRequest, _REGISTER_BYTES, settings.read_seconds)
     heartbeats = BodyReader(HeartbeatRequest, settings.max_body_bytes, settings.read_seconds)
     polls = BodyReader(PollRequest, settings.max_body_bytes, settings.read_seconds)
+    goodbyes = BodyReader(GoodbyeRequest, _LEASE_BYTES, settings.read_seconds)
 
     @router.post("/v1/agents", **openapi.REGISTER)
     async def register(request: Request) -> Response:
@@ -57,7 +59,7 @@ def agent_routes(gateway: Gateway) -> APIRouter:
         for name in (f"registered:token:{token.id}", f"registered:address:{origin.address}"):
             await gateway.limits.take(name, settings.registrations_per_minute)
         body = await registration.read(request)
-        with _bus_problems():
+        with bus_problems():
             return json_response(await gateway.agents.register(body, token))
 
     @router.post("/v1/agents/{name}/heartbeat", **openapi.HEARTBEAT)
@@ -71,6 +73,13 @@ def agent_routes(gateway: Gateway) -> APIRouter:
         caller = await agent_of(gateway, request)
         body = await polls.read(request)
         return json_response(await gateway.polls.hold(caller, body, request.receive))
+
+    @router.post("/v1/agents/{name}/goodbye", **openapi.GOODBYE)
+    async def goodbye(request: Request) -> Response:
+        caller = await agent_of(gateway, request)
+        body = await goodbyes.read(request)
+        with bus_problems():
+            return json_response(await gateway.deaths.goodbye(caller, body))
 
     return router
 
@@ -86,7 +95,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         caller = await gateway.gatekeeper.caller(request.scope)
         await accepts.read(request)
         lease = _lease(request, caller)
-        with _bus_problems():
+        with bus_problems():
             seen = gateway.holdings.seen(lease)
             terms = gateway.terms_at(caller.record.site)
             record = await leases.accept(gateway.workloads, lease, caller.name, seen, terms)
@@ -104,7 +113,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
         caller = await gateway.gatekeeper.caller(request.scope)
         body = await reports.read(request)
         lease = _lease(request, caller)
-        with _bus_problems():
+        with bus_problems():
             seen = gateway.holdings.seen(lease)
             await leases.report(gateway.workloads, lease, caller.name, body, seen)
         gateway.metrics.reports.labels(body.outcome.value).inc()
@@ -180,7 +189,7 @@ def note_caller(request: Request, caller: Caller) -> None:
 
 
 @contextmanager
-def _bus_problems() -> Iterator[None]:
+def bus_problems() -> Iterator[None]:
     """Turn what the bus raises into the problem to answer with."""
     try:
         yield

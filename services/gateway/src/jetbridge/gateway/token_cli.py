@@ -28,6 +28,7 @@ from jetbridge.bus.token_admin import (
 )
 from jetbridge.bus.token_uses import TokenUseStore
 from jetbridge.bus.tokens import DEFAULT_LIFE, DEFAULT_OVERLAP, TokenStore
+from jetbridge.cli.tables import table
 from jetbridge.contracts.api import Role
 from jetbridge.contracts.scopes import MAX_SCOPES, TokenScopes, networks
 
@@ -144,7 +145,7 @@ async def _list(arguments: argparse.Namespace, stores: _Stores) -> int:
     if arguments.json:
         _answer(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     elif found:
-        _answer(_table([_row(view) for view in found]))
+        _answer(table([_row(view) for view in found]))
     else:
         _note("There are no tokens; 'jetbridge token create' makes one.")
     return 0
@@ -192,16 +193,6 @@ def _row(view: TokenView) -> dict[str, str]:
         "from": view.last_used_from or "",
         "for": describe(view.scopes),
     }
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    columns = list(rows[0])
-    lines = [[column.upper() for column in columns], *([row[column] for column in columns] for row in rows)]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 def _time(when: datetime) -> str:

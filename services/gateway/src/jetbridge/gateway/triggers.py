@@ -43,6 +43,7 @@ from jetbridge.gateway.boundary import Boundary
 from jetbridge.gateway.credentials import TriggerClaims
 from jetbridge.gateway.execution_rules import Asker, Kind
 from jetbridge.gateway.metrics import GatewayMetrics
+from jetbridge.gateway.orders import Orders
 from jetbridge.gateway.problems import ProblemError, unavailable
 
 log = structlog.get_logger(__name__)
@@ -66,10 +67,16 @@ class TriggerDesk:
     """Where triggerer agents ask and report."""
 
     def __init__(
-        self, rpc: RpcClient, gatekeeper: Gatekeeper, boundary: Boundary, metrics: GatewayMetrics
+        self,
+        rpc: RpcClient,
+        gatekeeper: Gatekeeper,
+        orders: Orders,
+        boundary: Boundary,
+        metrics: GatewayMetrics,
     ) -> None:
         self._rpc = rpc
         self._gatekeeper = gatekeeper
+        self._orders = orders
         self._boundary = boundary
         self._metrics = metrics
         self._polls: dict[str, asyncio.Event] = {}
@@ -168,7 +175,8 @@ class TriggerDesk:
         ask = triggering.Sync(
             agent=caller.name,
             triggerer=request.triggerer,
-            capacity=caller.record.slots,
+            # Nothing to take: what a cordoned triggerer runs already, it keeps.
+            capacity=0 if self._orders.is_cordoned(caller.name) else caller.record.slots,
             queues=caller.record.queues,
             running=request.running,
             beat=beat,

@@ -1,73 +1,48 @@
-"""``jetbridge sentinel plane``: the composition root of the plane sentinel."""
+"""``jetbridge sentinel``: watch the health of agents, on the plane or at a site."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import sys
+from collections.abc import Callable
+from importlib import import_module
 
-import redis.asyncio as redis
-from prometheus_client import start_http_server
-
-from jetbridge.bus.beats import open_beats
-from jetbridge.bus.connection import open_bus
-from jetbridge.bus.errors import BusError
-from jetbridge.bus.health import HealthStore
-from jetbridge.bus.mirror import BucketMirror
-from jetbridge.bus.service import run_until_stopped
-from jetbridge.bus.settings import BusSettings
-from jetbridge.bus.workloads import WorkloadStore
-from jetbridge.sentinel.looking import Lookout
-from jetbridge.sentinel.metrics import SentinelMetrics
-from jetbridge.sentinel.plane import keep_watch
-from jetbridge.sentinel.settings import SentinelSettings
-from jetbridge.sentinel.silence import Limits, SilenceWatch
-from jetbridge.sentinel.verdicts import Verdicts
-from jetbridge.telemetry.logs import configure_logging
-
-MAX_GAP_LOOKS = 5
-"""Looks that may be late together before the pause itself counts as not having listened."""
+ROLES = {
+    "plane": "on the orchestration plane: turns silence of agents into verdicts",
+    "site": "at a site: sees its agents from outside, says at once when one is gone",
+    "status": "what the sentinel of this site sees, to read",
+}
+_MODULES = {
+    "plane": "jetbridge.sentinel.plane_main",
+    "site": "jetbridge.sentinel.site.main",
+    "status": "jetbridge.sentinel.site.status",
+}
+USAGE_ERROR = 2
 
 
 def main(argv: list[str]) -> int:
-    """Run one sentinel until SIGTERM and return the exit code."""
-    parser = argparse.ArgumentParser(prog="jetbridge sentinel", description="Watches the health of agents.")
-    roles = parser.add_subparsers(dest="role", required=True, metavar="ROLE")
-    roles.add_parser("plane", help="on the orchestration plane: turns silence of agents into verdicts")
-    parser.parse_args(argv)
-    configure_logging("sentinel")
+    """Run the role that ``argv`` begins with; each image has installed what one of them needs."""
+    role, *rest = argv or [""]
+    if role in {"-h", "--help"}:
+        print(_help())  # noqa: T201 - a command's answer
+        return 0
+    if role not in _MODULES:
+        print(_help(), file=sys.stderr)  # noqa: T201
+        return USAGE_ERROR
     try:
-        return asyncio.run(_plane(SentinelSettings(), BusSettings()))
-    except BusError as exc:
-        print(f"jetbridge sentinel: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
-        return 1
-
-
-async def _plane(settings: SentinelSettings, bus_settings: BusSettings) -> int:
-    async with open_bus(bus_settings, "jetbridge-sentinel") as bus:
-        store = await HealthStore.open(bus)
-        mirror = BucketMirror(bus, store.bucket)
-        watch = SilenceWatch(_limits(settings), MAX_GAP_LOOKS * settings.look_interval_seconds)
-        verdicts = Verdicts(watch, store, mirror, await WorkloadStore.open(bus), SentinelMetrics())
-        client = redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=settings.redis_timeout_seconds
+        run: Callable[[list[str]], int] = import_module(_MODULES[role]).main
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("jetbridge.sentinel"):
+            raise
+        extra = "plane" if role == "plane" else "site"
+        print(  # noqa: T201
+            f"jetbridge sentinel {role}: {error.name} is not installed here; "
+            f"install jetbridge-sentinel[{extra}]",
+            file=sys.stderr,
         )
-        if settings.metrics_port:
-            start_http_server(settings.metrics_port, registry=verdicts.metrics.metrics.registry)
-        beats = BucketMirror(bus, await open_beats(bus))
-        lookout = Lookout(client, beats)
-        async with client:
-            await run_until_stopped(
-                health=mirror.run(),
-                beats=beats.run(),
-                watch=keep_watch(bus, lookout, watch, verdicts, settings.look_interval_seconds),
-            )
-    return 0
+        return USAGE_ERROR
+    return run(rest)
 
 
-def _limits(settings: SentinelSettings) -> Limits:
-    return Limits(
-        heartbeat_seconds=settings.heartbeat_interval_seconds,
-        lease_seconds=settings.lease_seconds,
-        forget_seconds=settings.forget_seconds,
-    )
+def _help() -> str:
+    lines = [f"  {role:<7} {text}" for role, text in ROLES.items()]
+    return "\n".join(["usage: jetbridge sentinel ROLE …", "", *lines])

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from jetbridge.contracts.records import Health
+from jetbridge.bus.fleet import AgentState
 from jetbridge.telemetry.metrics import Metrics
 
 
 class SentinelMetrics:
-    """Agents by health, and how often that changed."""
+    """Agents by state, and how often their health changed."""
 
     def __init__(self) -> None:
         self.metrics = Metrics("sentinel")
-        self._agents = self.metrics.gauge("known", "agents", "Processes of agents by health.", ["health"])
+        self._agents = self.metrics.gauge("known", "agents", "Processes of agents by state.", ["health"])
         self.changes = self.metrics.counter("verdict_changed", "agents", "Changes of health.", ["health"])
 
-    def count(self, verdicts: list[Health]) -> None:
+    def count(self, states: list[AgentState]) -> None:
         """Set the gauge to what was seen at the last look."""
-        for health in Health:
-            self._agents.labels(health.value).set(verdicts.count(health))
+        for state in AgentState:
+            self._agents.labels(state.value).set(states.count(state))

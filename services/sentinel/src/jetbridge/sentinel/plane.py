@@ -10,34 +10,39 @@ from nats.errors import Error as NatsError
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.errors import BusError
 from jetbridge.sentinel.looking import Lookout
-from jetbridge.sentinel.silence import Silence, SilenceWatch
+from jetbridge.sentinel.silence import Silence
+from jetbridge.sentinel.states import States
 from jetbridge.sentinel.verdicts import Verdicts
 
 log = structlog.get_logger(__name__)
 
 
 async def keep_watch(
-    bus: Bus, lookout: Lookout, watch: SilenceWatch, verdicts: Verdicts, interval_seconds: float
+    bus: Bus,
+    lookout: Lookout,
+    verdicts: Verdicts,
+    states: States,
+    interval_seconds: float,
 ) -> None:
     """Look, judge and write until cancelled. A failed step proves nothing and is tried again."""
     while True:
         look = await lookout.look(nats_answers=await answers(bus) and verdicts.mirror.ready.is_set())
-        silences = watch.take(look)
+        silences = verdicts.watch.take(look)
         if look.hearing:
-            await _judge(lookout, watch, verdicts, silences)
+            await _judge(lookout, verdicts, states, silences)
         await asyncio.sleep(interval_seconds)
 
 
-async def _judge(
-    lookout: Lookout, watch: SilenceWatch, verdicts: Verdicts, silences: dict[str, Silence]
-) -> None:
+async def _judge(lookout: Lookout, verdicts: Verdicts, states: States, silences: dict[str, Silence]) -> None:
     try:
-        for member in await verdicts.judge(silences):
-            watch.forget(member)
-            await lookout.forget(member)
+        gone = await verdicts.judge(silences)
     except BusError as exc:
         log.warning("sentinel.verdict_not_written", error=str(exc))
-    verdicts.metrics.count([watch.verdict(silence.seconds) for silence in silences.values()])
+        gone = []
+    verdicts.metrics.count([states.of(member) for member in silences])
+    for member in {*gone, *filter(states.has_ended, silences)}:
+        verdicts.watch.forget(member)
+        await lookout.forget(member)
 
 
 async def answers(bus: Bus) -> bool:

@@ -23,7 +23,7 @@ from jetbridge.agent.errors import (
 )
 from jetbridge.agent.loops import HEARTBEAT_JITTER
 from jetbridge.agent.waiting import wait_at_most
-from jetbridge.contracts.api import HeartbeatRequest
+from jetbridge.contracts.api import HeartbeatRequest, Orders
 from jetbridge.contracts.triggering import TriggerEventsRequest, TriggerPollRequest
 from jetbridge.triggerer.calls import TriggererSession
 from jetbridge.triggerer.exchange import Exchange
@@ -61,14 +61,21 @@ class Conversation:
     async def beat(self, capacity: int) -> None:
         """Send heartbeats, for as long as the agent runs. They keep the registration, polls the triggers."""
         while True:
-            await self._session.heartbeat(
+            _, answer = await self._session.heartbeat(
                 lambda: HeartbeatRequest(
                     free_slots=max(0, capacity - len(self._exchange.running())),
                     draining=self._exchange.stopping,
                 )
             )
+            self._obey(answer.orders)
             jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
             await asyncio.sleep(self._session.plan.heartbeat_interval_seconds * jitter)
+
+    def _obey(self, orders: Orders | None) -> None:
+        """End when the plane says so; triggers are never finished first, others go on with them."""
+        if orders and orders.drain and not self._exchange.stopping:
+            log.info("draining: the plane ordered it")
+            self._exchange.stop()
 
     async def poll(self) -> None:
         """Ask what to run, for as long as the agent runs."""

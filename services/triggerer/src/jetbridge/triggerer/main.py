@@ -13,7 +13,9 @@ import structlog
 
 from jetbridge.agent.data_dir import DataDirError, lock_data_dir
 from jetbridge.agent.errors import ExitCode, TokenFileError
+from jetbridge.agent.mark import INSTANCE_VARIABLE, leave_mark
 from jetbridge.agent.prctl import hide_memory
+from jetbridge.agent.session import new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.start_checks import StartCheckError, run_start_checks
 from jetbridge.agent.token_file import read_token, warn_about_permissions
@@ -34,8 +36,7 @@ FILES_PER_TRIGGER = 2
 
 OTHER_FILES = 256
 
-INTERRUPTED = 130
-"""As a shell has it: 128 and SIGINT."""
+ROLE = "triggerer"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             warn_about_permissions(settings.token_file)
             hide_memory()
             raise_file_limit(settings.capacity * FILES_PER_TRIGGER + OTHER_FILES)
-            code, again = _live(settings, inherited)
+            instance = new_instance()
+            # The runner is a fork, so it holds the mark's lock without being told.
+            with leave_mark(settings, instance, ROLE):
+                code, again = _live(settings, inherited, instance)
     except (DataDirError, TokenFileError, KeyFileError, TracingConfigurationError) as error:
         log.error("the triggerer cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
@@ -58,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("the triggerer does not start", reason=str(error))  # noqa: TRY400 - likewise
         return ExitCode.FAILED
     except KeyboardInterrupt:
-        code, again = INTERRUPTED, False
+        # A second signal: what was not delivered is repeated by whoever gets the triggers, so all is well.
+        log.info("agent stopped at once")
+        code, again = ExitCode.OK, False
     sys.stdout.flush()
     sys.stderr.flush()
     if again:
@@ -67,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os._exit(code)
 
 
-def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[int, bool]:
+def _live(settings: TriggererSettings, inherited: Mapping[str, str], instance: str) -> tuple[int, bool]:
     env = airflow_env(
         inherited,
         gateway=settings.gateway,
@@ -80,10 +86,10 @@ def _live(settings: TriggererSettings, inherited: Mapping[str, str]) -> tuple[in
     if settings.start_checks:
         run_start_checks(env)
     os.environ.clear()
-    os.environ.update(env)
+    os.environ.update(env | {INSTANCE_VARIABLE: instance})
     from jetbridge.triggerer.process import Next, live  # noqa: PLC0415 - imports Airflow, which reads env
 
-    ending = live(settings)
+    ending = live(settings, instance)
     return ending.code, ending.next is Next.BEGIN_ANEW
 
 

@@ -13,7 +13,6 @@ import structlog
 from jetbridge.agent.errors import AgentError
 from jetbridge.agent.gateway_client import tls_of
 from jetbridge.agent.link import Link
-from jetbridge.agent.session import new_instance
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.triggerer.calls import TriggererClient, TriggererSession
@@ -30,9 +29,10 @@ _JOIN_SECONDS = 5.0
 class Network:
     """Start it after the runner was forked: a process must not fork while it has threads."""
 
-    def __init__(self, settings: TriggererSettings, exchange: Exchange) -> None:
+    def __init__(self, settings: TriggererSettings, exchange: Exchange, instance: str) -> None:
         self._settings = settings
         self._exchange = exchange
+        self._instance = instance
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = asyncio.Event()
         self._limit_seconds = 0.0
@@ -63,7 +63,7 @@ class Network:
         settings = self._settings
         tls = tls_of(settings)
         async with TriggererClient(settings.gateway, tls) as client:
-            session = TriggererSession(client, Link(), identity(settings), settings)
+            session = TriggererSession(client, Link(), identity(settings, self._instance), settings)
             conversation, tasks = Conversation(session, self._exchange), SideTasks()
             tasks.run("start of conversation", self._converse(session, conversation, tasks))
             failure = asyncio.create_task(tasks.failure())
@@ -74,6 +74,8 @@ class Network:
                     await failure
                 with suppress(TimeoutError, AgentError):
                     await conversation.end(self._limit_seconds)
+                # The runner was ended before this thread was told to finish.
+                await session.goodbye("drained", self._limit_seconds)
             finally:
                 self._exchange.outbox.on_change = _nobody
                 for task in (failure, over):
@@ -89,11 +91,11 @@ class Network:
         tasks.run_forever("deliver", conversation.deliver())
 
 
-def identity(settings: TriggererSettings) -> RegisterRequest:
+def identity(settings: TriggererSettings, instance: str) -> RegisterRequest:
     """Return what this process says of itself at its registrations."""
     return RegisterRequest(
         name=settings.name,
-        instance=new_instance(),
+        instance=instance,
         role="triggerer",
         queues=settings.queues,
         slots=settings.capacity,

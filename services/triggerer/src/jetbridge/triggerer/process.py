@@ -44,7 +44,7 @@ class Ending(NamedTuple):
     code: ExitCode
 
 
-def live(settings: TriggererSettings) -> Ending:
+def live(settings: TriggererSettings, instance: str) -> Ending:
     """Run triggers until told to stop, or until that is not possible any more."""
     exchange = Exchange()
     requests = ThreadPoolExecutor(settings.request_threads, thread_name_prefix="request")
@@ -63,7 +63,7 @@ def live(settings: TriggererSettings) -> Ending:
         uploads=uploads,
         site_keys=SiteKeys(settings.site_key_file) if settings.site_key_file else None,
     )
-    network = Network(settings, exchange)
+    network = Network(settings, exchange, instance)
     stop_tracing = configure_tracing("triggerer")  # after the fork: the runner has its own
     try:
         with _signals(exchange):
@@ -101,11 +101,18 @@ def _code(error: Exception) -> ExitCode:
 
 @contextmanager
 def _signals(exchange: Exchange) -> Iterator[None]:
-    """Have SIGTERM and SIGINT stop the agent; a second one interrupts what the first began."""
+    """
+    Have SIGTERM and SIGINT stop the agent; a second one interrupts what the first began.
+
+    An agent that stops because the plane says so has not had its first yet.
+    """
+    signalled = False
 
     def stop(_number: int, _frame: Any) -> None:
-        if exchange.stopping:
+        nonlocal signalled
+        if signalled:
             raise KeyboardInterrupt
+        signalled = True
         exchange.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

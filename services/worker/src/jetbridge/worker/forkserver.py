@@ -43,6 +43,7 @@ SWEEP_DELAY_SECONDS = 0.25
 """Looking for leftovers reads all of /proc, so a burst of ending workloads shares one look."""
 
 
+HANDED_OVER = "the worker gave the task up before its end, so that it runs elsewhere"
 FENCED = "the worker had no contact to the plane until its lease was over, so it killed the task"
 
 
@@ -80,6 +81,8 @@ class ForkServer:
         self._held = Hold(until=0.0, heard_at=0.0)
         self._fence: sched.Event | None = None
         self._fenced: set[int] = set()
+        self._handed_over: set[int] = set()
+        self._not_told_yet: list[Exited] = []
         self._sweep_is_due = False
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -200,11 +203,18 @@ class ForkServer:
                 pid, status = ended
                 workload = self._workloads.pop(pid, None)
                 if workload is not None:
-                    self.tell(self._end_of(workload, os.waitstatus_to_exitcode(status)))
+                    how = self._end_of(workload, os.waitstatus_to_exitcode(status))
+                    # What is handed over begins elsewhere at once: by then nothing of it may be left here.
+                    later = pid in self._handed_over
+                    self._not_told_yet.append(how) if later else self.tell(how)
                 self._sweep_soon()
 
     def _end_of(self, workload: Workload, status: int) -> Exited:
         how = _end_of(workload, status)
+        if workload.pid in self._handed_over and how.outcome is not Outcome.SUCCEEDED:
+            return Exited(
+                lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=HANDED_OVER
+            )
         if workload.pid not in self._fenced:
             return how
         self._fenced.remove(workload.pid)
@@ -219,11 +229,22 @@ class ForkServer:
     def _sweep(self) -> None:
         """Kill the descendants of ended workloads: they are children of this process by now."""
         self._sweep_is_due = False
-        _kill(child for child in psutil.Process().children() if child.pid not in self._workloads)
+        left = [child for child in psutil.Process().children() if child.pid not in self._workloads]
+        _kill(left)
+        if self._not_told_yet and left:
+            self._sweep_soon()
+            return
+        while self._not_told_yet:
+            self.tell(self._not_told_yet.pop(0))
 
     def _stop(self, command: Stop) -> None:
         for workload in self._workloads.values():
-            if workload.lease == command.lease:
+            if workload.lease == command.lease and command.hand_over:
+                self._handed_over.add(workload.pid)
+                supervisor = psutil.Process(workload.pid)  # not reaped, so the pid is still this process
+                # The supervisor first: it must not get to report that its task failed.
+                _kill([supervisor, *supervisor.children(recursive=True)])
+            elif workload.lease == command.lease:
                 # Airflow's supervisor passes SIGTERM on to the task, whose operator's on_kill runs.
                 os.kill(workload.pid, signal.SIGTERM)
                 grace = command.grace_seconds

@@ -53,6 +53,8 @@ class Launch:
     env: Mapping[str, str]
     server: str
     preload: Sequence[str] = ()
+    inherited: Sequence[int] = ()
+    """Descriptors that it and everything it forks shall hold, see ``jetbridge.agent.mark``."""
 
     def command(self, control_fd: int) -> list[str]:
         """Return the command line. It holds no secret: anybody on the machine can read it."""
@@ -91,7 +93,7 @@ class Incarnation:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *launch.command(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *launch.inherited],
                 env=launch.env,
                 stdin=asyncio.subprocess.DEVNULL,
                 # A Ctrl-C in the terminal is for the agent; the fork server hears of it from there.
@@ -117,6 +119,10 @@ class Incarnation:
     async def stop(self, lease: str, grace_seconds: float) -> None:
         """Have a workload end; nothing happens when it already has."""
         await self._send(Stop(lease=lease, grace_seconds=grace_seconds))
+
+    async def hand_over(self, lease: str) -> None:
+        """Have a workload end untold; nothing happens when it already has ended."""
+        await self._send(Stop(lease=lease, grace_seconds=0.0, hand_over=True))
 
     async def wait(self) -> str:
         """Wait for the death of the process and return how it died."""
@@ -207,10 +213,11 @@ class ForkServerKeeper:
     """
     Keeps one fork server alive for as long as the agent runs.
 
-    :param bury: awaited after each death, before the next start; kills what the dead one left behind
+    :param bury: awaited after each death, before the next start; kills what the dead one left behind and
+        says whether nothing is left
     """
 
-    def __init__(self, launch: Launch, bury: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, launch: Launch, bury: Callable[[], Awaitable[bool]]) -> None:
         self._launch = launch
         self._bury = bury
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
@@ -257,10 +264,17 @@ class ForkServerKeeper:
         if self._current is not None:
             await self._current.stop(lease, grace_seconds)
 
-    async def close(self) -> None:
-        """End the fork server and with it everything it forked."""
+    async def hand_over(self, lease: str) -> None:
+        """Have a workload end at once and untold, so that it can run elsewhere."""
         if self._current is not None:
-            await self._current.close()
+            await self._current.hand_over(lease)
+
+    async def close(self) -> bool:
+        """End the fork server and with it everything it forked; say whether nothing of it is left."""
+        if self._current is None:
+            return True
+        await self._current.close()
+        return await self._bury()
 
     async def _live(self, incarnation: Incarnation, changed: Callable[[], None]) -> str:
         await asyncio.wait({incarnation.ready}, timeout=READY_SECONDS)

@@ -42,10 +42,16 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
-    """To the fork server: end a workload; ``grace_seconds`` lie between SIGTERM and SIGKILL."""
+    """
+    To the fork server: end a workload; ``grace_seconds`` lie between SIGTERM and SIGKILL.
+
+    ``hand_over``: kill it at once, so that neither it nor its supervisor tells Airflow of an end, and say
+    that it is over when nothing of it is left.
+    """
 
     lease: str
     grace_seconds: float
+    hand_over: bool = False
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):

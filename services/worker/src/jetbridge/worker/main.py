@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 import structlog
@@ -14,12 +15,14 @@ from jetbridge.agent.data_dir import DataDirError, lock_data_dir
 from jetbridge.agent.errors import ExitCode, TokenFileError
 from jetbridge.agent.gateway_client import GatewayClient, tls_of
 from jetbridge.agent.link import Link
+from jetbridge.agent.mark import INSTANCE_VARIABLE, leave_mark
 from jetbridge.agent.prctl import adopt_orphans, hide_memory
-from jetbridge.agent.runtime import StopLimits, StopRequests, run_agent
+from jetbridge.agent.runtime import StopLimits, run_agent
 from jetbridge.agent.session import Session, new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.start_checks import StartCheckError, run_start_checks
+from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.sealing.keyring import KeyFileError, read_keyring
@@ -36,6 +39,7 @@ from jetbridge.xcom.errors import ObjectStoreSettingsError
 
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge worker"
+ROLE = "worker"
 REPORT_SECONDS = 5.0
 OUTBOX_DIRECTORY = "outbox"
 
@@ -54,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             launch = _launch(settings)
             check_site(settings, launch.env)
             stop_tracing = configure_tracing("worker")
+            instance = new_instance()
             try:
-                return asyncio.run(run(settings, launch))
+                with leave_mark(settings, instance, ROLE) as mark:
+                    return asyncio.run(run(settings, marked(launch, instance, mark), instance))
             finally:
                 stop_tracing()
     except (
@@ -81,14 +87,14 @@ def check_site(settings: WorkerSettings, env: Mapping[str, str]) -> None:
         run_start_checks(env)
 
 
-async def run(settings: WorkerSettings, launch: Launch) -> ExitCode:
+async def run(settings: WorkerSettings, launch: Launch, instance: str) -> ExitCode:
     """Wire the worker together and run it."""
     stop = StopRequests()
     stop.listen()
     tasks = SideTasks()
     tls = tls_of(settings)
     async with GatewayClient(settings.gateway, tls) as client:
-        session = Session(client, Link(), _identity(settings, launch), settings.token_file)
+        session = Session(client, Link(), _identity(settings, instance, launch), settings.token_file)
         worker = Worker(
             session,
             ForkServerKeeper(launch, kill_orphans),
@@ -109,10 +115,10 @@ def _limits(settings: WorkerSettings) -> StopLimits:
     )
 
 
-def _identity(settings: WorkerSettings, launch: Launch) -> RegisterRequest:
+def _identity(settings: WorkerSettings, instance: str, launch: Launch) -> RegisterRequest:
     return RegisterRequest(
         name=settings.name,
-        instance=new_instance(),
+        instance=instance,
         role="worker",
         queues=settings.queues,
         slots=settings.slots,
@@ -121,6 +127,12 @@ def _identity(settings: WorkerSettings, launch: Launch) -> RegisterRequest:
         site=settings.site,
         log_store=log_store(launch.env),
     )
+
+
+def marked(launch: Launch, instance: str, mark: int) -> Launch:
+    """Return the launch with what tells others that its processes are this agent's."""
+    # Whoever watches this agent from outside recognises by the instance what tasks started.
+    return replace(launch, env={**launch.env, INSTANCE_VARIABLE: instance}, inherited=(mark,))
 
 
 def _launch(settings: WorkerSettings) -> Launch:

@@ -16,9 +16,9 @@ KILL_SECONDS = 10.0
 """Killing everything takes milliseconds; only a process stuck in the kernel takes longer."""
 
 
-async def kill_orphans() -> None:
+async def kill_orphans() -> bool:
     """
-    Kill every descendant of this process and wait until all are gone.
+    Kill every descendant of this process, wait until all are gone, and say whether they are.
 
     For an agent (which adopts orphans) whose fork server has just died: the kernel kills supervisors and
     tasks, but not what tasks had started.
@@ -34,5 +34,6 @@ async def kill_orphans() -> None:
                 os.waitpid(child.pid, os.WNOHANG)  # noqa: ASYNC222 - WNOHANG does not wait
         if time.monotonic() > give_up_at:
             log.error("processes of ended tasks cannot be killed", pids=[child.pid for child in children])
-            return
+            return False
         await asyncio.sleep(0.02)
+    return True

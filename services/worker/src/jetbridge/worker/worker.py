@@ -78,8 +78,12 @@ class Processes(Protocol):
         """Have a workload end."""
         ...
 
-    async def close(self) -> None:
-        """End everything."""
+    async def hand_over(self, lease: str) -> None:
+        """Have a workload end at once, without a word of it to Airflow."""
+        ...
+
+    async def close(self) -> bool:
+        """End everything; say whether nothing is left."""
         ...
 
 
@@ -107,6 +111,8 @@ class Lease:
     """Set when the worker itself ends a workload that it still holds; goes into the report."""
     good_seconds: float = 0.0
     """How long it is good without contact, for one under ``wait``; 0 for all others."""
+    handed_over: bool = False
+    """Whether it is ended so that it runs elsewhere."""
 
 
 class Worker:
@@ -141,6 +147,7 @@ class Worker:
         self._terminated_because = ""
         self._hold = Hold(until=0.0, heard_at=0.0)
         self._lapses = 0  # how often the time of all leases was over before it was prolonged again
+        self._handing_over = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.slots_changed = asyncio.Event()
@@ -223,13 +230,24 @@ class Worker:
                 lease.ended_because = reason
                 self._stop(lease, State.RUNNING)
 
+    def hand_over(self, reason: str) -> None:
+        """End all workloads so that they run elsewhere; that is reported with ``reason``."""
+        self._handing_over = True
+        self.drain()
+        self._terminated_because = reason
+        for lease in self._table.values():
+            if lease.state is State.RUNNING:
+                lease.ended_because, lease.handed_over = reason, True
+                lease.stopped.set()
+                self._tasks.run(f"hand over {lease.id}", self._processes.hand_over(lease.id))
+
     async def idle(self) -> None:
         """Wait until nothing runs and everything was reported."""
         await self._idle.wait()
 
-    async def close(self) -> None:
-        """End the fork server."""
-        await self._processes.close()
+    async def close(self) -> bool:
+        """End the fork server; say whether nothing of it is left."""
+        return await self._processes.close()
 
     # -- one lease
 
@@ -283,7 +301,15 @@ class Worker:
     async def _finish(self, lease: Lease, token: str, how: Exited) -> None:
         lease.state = State.REPORTING
         self._note_slots()
-        if lease.ended_because:
+        if lease.handed_over:
+            if how.outcome is not Outcome.SUCCEEDED:  # else it ended by itself, in the last moment
+                how = Exited(
+                    lease=lease.id,
+                    outcome=Outcome.ABANDONED,
+                    exit_code=how.exit_code,
+                    reason=lease.ended_because,
+                )
+        elif lease.ended_because:
             # The task's own state may not have reached Airflow; FAILED makes the scheduler look.
             how = Exited(
                 lease=lease.id, outcome=Outcome.FAILED, exit_code=how.exit_code, reason=lease.ended_because
@@ -322,7 +348,7 @@ class Worker:
 
     async def _execute(self, lease: Lease, offer: Offer, confirmed: AcceptResponse) -> Exited:
         if self._terminated_because:
-            lease.ended_because = self._terminated_because
+            lease.ended_because, lease.handed_over = self._terminated_because, self._handing_over
             lease.stopped.set()
         lease.state = State.RUNNING
         # A fork server that died is coming back; an order to stop must not have to wait for that.
