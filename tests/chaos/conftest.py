@@ -38,6 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
     """Return the test's own source of chance: the same for the same seed, whatever ran before."""
+    print(f"SEED={SEED} ROUNDS={ROUNDS}")  # noqa: T201 - pytest shows it where a test fails, also in a process of xdist
     return random.Random(f"{SEED} {request.node.name}")  # noqa: S311 - chance, not a secret
 
 

@@ -121,7 +121,7 @@ class Burst:
         self.let_go()
         self.wait(lambda: self.state() in ("success", "failed"), f"run {self.run_id} to end")
         self._check_airflow(undisturbed=undisturbed)
-        violations = check(self.marks(), self._expected(), undisturbed=undisturbed)
+        violations = check(self.marks(), self.expected(), undisturbed=undisturbed)
         assert not violations, "\n".join(map(str, violations))
         self.wait(self._bus_is_done, "the bus to have nothing unfinished of it")
         if not self.noted:
@@ -133,16 +133,17 @@ class Burst:
 
     def prove_nothing_ran_twice(self) -> None:
         """Prove what holds even where tasks may fail: everything ended, and nothing ran beside itself."""
-        violations = [one for one in check(self.marks(), self._expected()) if one.rule != "lost"]
+        violations = [one for one in check(self.marks(), self.expected()) if one.rule != "lost"]
         assert not violations, "\n".join(map(str, violations))
         self.wait(self._bus_is_done, "the bus to have nothing unfinished of it")
 
-    def _expected(self) -> list[str]:
+    def expected(self) -> list[str]:
+        """Return the tasks of the run, by the names they have in marks."""
         return ["indices[0]", *(f"show[{index}]" for index in range(self.width))]
 
     def _check_airflow(self, *, undisturbed: bool) -> None:
         """Everything is terminal and well; each further try is one that a reroute gave, not a retry."""
-        instances = self.stack.client.task_instances(self.dag_id, self.run_id)
+        instances = self.instances()
         states = [(one["task_id"], one["map_index"], one["state"]) for one in instances]
         assert self.state() == "success", states
         assert {state for *_, state in states} == {"success"}, states
@@ -155,6 +156,10 @@ class Burst:
             )
             assert one["max_tries"] == further, f"{one['task_id']}: reroutes cost retries"
         assert not (undisturbed and rerouted), rerouted
+
+    def instances(self) -> list[Json]:
+        """Return Airflow's task instances of the run."""
+        return self.stack.client.task_instances(self.dag_id, self.run_id)
 
     def told(self, event: str) -> list[Json]:
         """Return what Airflow's audit log tells of one kind of event in this run."""
