@@ -78,7 +78,7 @@ def serve(bus):
             token_id="t",
             registered_at=datetime.now(UTC),
         )
-        await (await AgentStore.open(bus)).register(agent)
+        await (await AgentStore.open(bus)).bucket.put(name, agent)
         store = await HealthStore.open(bus)
         record = HealthRecord(agent=name, instance=name, health=health, since=datetime.now(UTC))
         await store.change(await store.bucket.get(f"{name}/{name}"), record)
@@ -192,6 +192,34 @@ async def test_an_agent_that_is_not_well_serves_nobody(
     await submit()
     await start_router()
     await eventually(lane_record)
+
+
+async def test_the_metric_is_there_while_the_queue_starves(make_router, submit, policy, serve, queue):
+    await policy()
+    await submit()
+    router = await make_router()
+    now = 0.0
+    router.clock = lambda: now
+    await router.round()
+
+    def shown():
+        return router.metrics.metrics.registry.get_sample_value(
+            "jetbridge_router_starving_workloads", {"queue": queue}
+        )
+
+    assert shown() is None  # not for long enough
+    now = 2.0
+    await router.round()
+    assert shown() == 1.0
+    await serve(f"a-{queue}", queue)
+    await asyncio.wait_for(_served(router, queue), 15)
+    await router.round()
+    assert shown() is None
+
+
+async def _served(router, queue):
+    while queue not in router.view.served():
+        await asyncio.sleep(0.02)
 
 
 async def test_a_queue_whose_agents_are_only_busy_is_not_reported(

@@ -114,12 +114,14 @@ class LaneRounds:
         waiting = waiting_in(entry.record for _, entry in self.view.workloads.items())
         starving = self._watch.take(self.clock(), waiting, served)
         await self._end_reports({lane.queue for lane in starving}, waiting)
+        self.metrics.starving.clear()
         due = self.interval_seconds
         for lane in starving:
             after = self.view.policies.failover(lane.queue).starving_after_seconds
             if lane.seconds < after:
                 due = min(due, after - lane.seconds)
                 continue
+            self.metrics.starving.labels(lane.queue).set(lane.waiting)
             try:
                 await self._act(lane, served)
             except ConflictError:
@@ -149,7 +151,6 @@ class LaneRounds:
     async def _report(self, lane: Starving, reason: str) -> None:
         """Write the lane's record, the event, and that it was published: each as far as it is missing."""
         key = lane_key(lane.queue)
-        self.metrics.starving.labels(lane.queue).set(lane.waiting)
         entry = self.view.lanes.get(key)
         if entry is None:
             record = LaneRecord(
@@ -192,8 +193,6 @@ class LaneRounds:
             if queue in starving:
                 continue
             self._own.discard(key)
-            with suppress(KeyError):
-                self.metrics.starving.remove(queue)
             try:
                 await self.bucket.delete(key, entry.revision)
                 event = LaneServed(queue=queue, waiting=waiting.get(queue, 0))
