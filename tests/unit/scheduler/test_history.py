@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from jetbridge.contracts.envelope import Body, seal
-from jetbridge.contracts.failover import WorkloadMoved, WorkloadStarving
+from jetbridge.contracts.failover import WorkloadMoved, WorkloadReleased, WorkloadStarving
 from jetbridge.contracts.messages import AgentRegistered, Outcome, TaskCoordinates, WorkloadFinished
 from jetbridge.contracts.messages import WorkloadLeased as Leased
 from jetbridge.contracts.records import AgentRecord
@@ -56,6 +56,26 @@ def test_an_end_says_how():
     extra = json.loads(read_entry(seal(body), find).extra)
     assert (extra["outcome"], extra["exit_code"], extra["reason"]) == ("failed", -9, "killed")
     assert "site" not in extra
+
+
+@pytest.mark.parametrize("action", ["fail", "reroute"])
+def test_a_task_that_fails_with_its_agent_says_why_and_a_rerouted_one_is_told_by_the_bridge(action):
+    body = WorkloadReleased(
+        workload_id=ID,
+        epoch=7,
+        agent="worker-1",
+        queue="q",
+        coordinates=TASK,
+        action=action,
+        reason="agent worker-1 was lost and the wait of 600 s is over",
+    )
+    entry = read_entry(seal(body), find)
+    if action == "reroute":
+        assert entry is None
+        return
+    extra = json.loads(entry.extra)
+    assert entry.event == "jetbridge.released"
+    assert (extra["agent"], extra["action"], extra["reason"]) == ("worker-1", "fail", body.reason)
 
 
 def test_work_that_nobody_can_take_says_why_it_waits():

@@ -35,7 +35,7 @@ from nats.js.errors import NotFoundError
 from jetbridge.bus.kv import answered
 from jetbridge.bus.spans import receiving
 from jetbridge.contracts.envelope import Envelope, MessageError, open_envelope, read_body
-from jetbridge.contracts.failover import WorkloadMoved, WorkloadStarving
+from jetbridge.contracts.failover import WorkloadMoved, WorkloadReleased, WorkloadStarving
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadFinished, WorkloadLeased
 from jetbridge.contracts.records import AgentRecord
@@ -57,9 +57,18 @@ Where a new consumer begins: a bus that was set up anew, or one whose consumer s
 neither lose the last events nor write a week of them again.
 """
 
-Told = WorkloadLeased | WorkloadFinished | WorkloadStarving | WorkloadMoved
-TOLD: tuple[type[Told], ...] = (WorkloadLeased, WorkloadFinished, WorkloadStarving, WorkloadMoved)
+Told = WorkloadLeased | WorkloadFinished | WorkloadReleased | WorkloadStarving | WorkloadMoved
+TOLD: tuple[type[Told], ...] = (
+    WorkloadLeased,
+    WorkloadFinished,
+    WorkloadReleased,
+    WorkloadStarving,
+    WorkloadMoved,
+)
 """Events that a task's history tells, as ``jetbridge.leased`` and so on."""
+
+REROUTE = "reroute"
+"""``WorkloadReleased.action`` of work that runs again elsewhere."""
 
 FindAgent = Callable[[str], AgentRecord | None]
 log = structlog.get_logger(__name__)
@@ -177,12 +186,14 @@ def read_entry(data: bytes, find_agent: FindAgent) -> HistoryEntry | None:
     except MessageError as exc:
         log.warning("history.event_set_aside", reason=str(exc), stream=EVENTS_STREAM)
         return None
+    if isinstance(body, WorkloadReleased) and body.action == REROUTE:
+        return None  # the bridge tells it, in the transaction that does it
     return _entry_of(body, envelope, find_agent) if body.coordinates.task_id else None
 
 
 def _entry_of(body: Told, envelope: Envelope, find_agent: FindAgent) -> HistoryEntry:
     facts: dict[str, Any] = {"queue": body.queue, "at": envelope.time.isoformat()}
-    if isinstance(body, WorkloadLeased | WorkloadFinished):
+    if isinstance(body, WorkloadLeased | WorkloadFinished | WorkloadReleased):
         agent = find_agent(body.agent)
         lease = str(LeaseKey(body.workload_id, body.epoch))
         facts = {"agent": body.agent, "site": agent.site if agent else "", **facts, "lease": lease}
@@ -190,6 +201,8 @@ def _entry_of(body: Told, envelope: Envelope, find_agent: FindAgent) -> HistoryE
         facts["reason"] = body.reason
     if isinstance(body, WorkloadFinished):
         facts |= {"outcome": body.outcome, "exit_code": body.exit_code, "reason": body.reason}
+    if isinstance(body, WorkloadReleased):
+        facts |= {"action": body.action, "reason": body.reason}
     if isinstance(body, WorkloadMoved):
         facts["to"] = body.to
     extra = json.dumps({name: value for name, value in facts.items() if value not in ("", None)})
