@@ -34,6 +34,14 @@ NOT_RUN = {
 }
 """Dags that are parsed and compared, but not run: why."""
 
+LEFT_WAITING = {
+    "example_sensors": (
+        "timeout_after_second_date_in_the_future_async",
+        "waits for an hour: its time-out does not reach its trigger, in Airflow either",
+    ),
+}
+"""Tasks that nobody waits for once all others of their Dag have ended: which, and why."""
+
 VOLATILE_FIELDS = {
     "example_sensors": (
         frozenset({"target_time"}),
