@@ -19,6 +19,7 @@ PLUGINS = workspace() / "examples" / "plugins"
 
 _INTERNET = "calls a server on the internet"
 _PIP = "installs packages from the internet into a virtual environment"
+_PODS = "is a Dag only where the Kubernetes provider is installed; configures pods of its executor"
 NOT_RUN = {
     "example_dag_decorator": _INTERNET,
     "tutorial_objectstorage": _INTERNET,
@@ -29,10 +30,13 @@ NOT_RUN = {
     "example_branch_operator": _PIP,
     "example_branch_python_operator_decorator": _PIP,
     "example_hitl_operator": "waits for a person to answer; tests/integration/triggers does",
-    "example_kubernetes_executor": "configures pods of the KubernetesExecutor",
-    "example_local_kubernetes_executor": "configures pods of the KubernetesExecutor",
+    "example_kubernetes_executor": _PODS,
+    "example_local_kubernetes_executor": _PODS,
 }
 """Dags that are parsed and compared, but not run: why."""
+
+CONF = {"example_params_ui_tutorial": {"required_field": "something"}}
+"""What a person would have to type into the form for a run."""
 
 LEFT_WAITING = {
     "example_sensors": (

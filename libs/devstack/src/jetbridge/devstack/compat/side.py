@@ -136,7 +136,7 @@ def observe(stack: DevStack, chosen: Chosen, say: Say) -> Observation:
     for dag_id in sorted(dag_id for dag_id in dags if dag_id not in corpus.NOT_RUN and chosen(dag_id)):
         try:
             stack.client.unpause(dag_id)
-            stack.client.trigger(dag_id, run_id=RUN_ID, logical_date=LOGICAL_DATE)
+            stack.client.trigger(dag_id, corpus.CONF.get(dag_id), RUN_ID, LOGICAL_DATE)
             started.append(dag_id)
         except DevStackError as error:
             outcomes[dag_id] = Outcome(f"refused ({error})", {})
