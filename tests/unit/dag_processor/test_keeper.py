@@ -26,7 +26,7 @@ plane = Plane(socket.socket(fileno=int(sys.argv[1])))
 
 class FakeLeases:
     def __init__(self):
-        self.epochs, self.source, self.wanted = {"a": 3}, False, []
+        self.epochs, self.wanted = {"a": 3}, []
         self.opened = ("dag-docs",)
 
     def want(self, bundles):

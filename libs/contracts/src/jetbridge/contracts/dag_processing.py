@@ -39,9 +39,6 @@ MAX_RESULT_BYTES = 32 << 20
 MAX_SOURCE_BYTES = 1 << 20
 """Of a Dag file's text; a larger one stays where it is."""
 
-SOURCE_CLASS, SOURCE_OPEN = "dag-source", "open"
-"""The class of data and the rule with which a policy lets source cross; without, it does not."""
-
 MAX_PARSE_SECONDS = 24 * 3600
 
 RESULT_FORMAT = 1
@@ -112,14 +109,12 @@ class ClaimBundlesResponse(Response, frozen=True, kw_only=True):
     """
     Every bundle asked for, either held or on standby. A lease not renewed in ``lease_seconds`` ends.
 
-    ``source`` says whether a policy lets the source of this agent's Dag files cross, as of now; ``opened``
-    are all classes of data that policies let it send as they are.
+    ``opened`` are the classes of data that policies let it send as they are, as of now.
     """
 
     held: tuple[HeldBundle, ...] = ()
     standby: tuple[StandbyBundle, ...] = ()
     lease_seconds: float
-    source: bool = False
     opened: tuple[str, ...] = ()
 
 

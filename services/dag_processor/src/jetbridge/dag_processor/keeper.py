@@ -150,9 +150,7 @@ class ManagerKeeper:
     async def _answer(self, question: Question) -> Answer:
         number = question.number
         if question.operation == wire.HELD:
-            held = Held(
-                epochs=dict(self._leases.epochs), source=self._leases.source, opened=self._leases.opened
-            )
+            held = Held(epochs=dict(self._leases.epochs), opened=self._leases.opened)
             return Answer(number=number, body=msgspec.json.encode(held))
         if question.operation == wire.READY:
             self._leases.want(msgspec.json.decode(question.body, type=Loaded).bundles)

@@ -31,7 +31,6 @@ class BundleLeases:
         self._epochs: dict[str, int] = {}
         self._until = 0.0
         self._standby: dict[str, str] = {}
-        self._source = False
         self.opened: tuple[str, ...] = ()
         """Classes of data that policies let this agent send as they are."""
         self._changed = asyncio.Event()
@@ -40,11 +39,6 @@ class BundleLeases:
     def epochs(self) -> Mapping[str, int]:
         """Return the bundles that are this agent's now, with their epochs."""
         return self._epochs if time.monotonic() < self._until else {}
-
-    @property
-    def source(self) -> bool:
-        """Return whether a policy lets the source of Dag files cross, as of the last answer."""
-        return self._source
 
     def want(self, bundles: tuple[str, ...]) -> None:
         """Ask for these bundles from now on, at once, and give back any other."""
@@ -95,4 +89,3 @@ class BundleLeases:
                 log.info("bundle is on standby", bundle=bundle, active_agent=agent)
         self.opened = answer.opened
         self._epochs, self._standby, self._until = epochs, standby, asked + answer.lease_seconds
-        self._source = answer.source

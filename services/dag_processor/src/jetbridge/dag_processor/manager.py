@@ -34,6 +34,7 @@ from airflow.sdk.api.client import Client
 from airflow.sdk.log import init_log_file, logging_processors
 from uuid6 import uuid7
 
+from jetbridge.contracts.boundary import DataClass, decision_of
 from jetbridge.contracts.dag_processing import (
     MAX_CALLBACKS,
     BundleRefreshedRequest,
@@ -79,7 +80,6 @@ class RemoteManager(DagFileProcessorManager):
     _callbacks: Callbacks = attrs.field(init=False, factory=Callbacks)
     _to_run: list[CallbackRequest] = attrs.field(init=False, factory=list)
     _requests_due: float = attrs.field(init=False, default=0.0)
-    _source_may_cross: bool = attrs.field(init=False, default=False)
 
     # Start
 
@@ -98,8 +98,7 @@ class RemoteManager(DagFileProcessorManager):
 
     def attend(self) -> None:
         """Take up bundles that became ours and drop those that are not any more. Airflow's ``heartbeat``."""
-        answer = self.plane.held()
-        held, self._source_may_cross = answer.epochs, answer.source
+        held = self.plane.held().epochs
         for bundle in [name for name, epoch in self._epochs.items() if held.get(name) != epoch]:
             self._drop(bundle)
         for bundle, epoch in held.items():
@@ -292,7 +291,8 @@ class RemoteManager(DagFileProcessorManager):
         )
 
     def _source(self, bundle: str, path: str) -> str | None:
-        return read_source(self._loaded[bundle].path, path) if self._source_may_cross else None
+        may_cross = decision_of(self.plane.opened).is_open(DataClass.DAG_SOURCE)
+        return read_source(self._loaded[bundle].path, path) if may_cross else None
 
     # Parsers
 

@@ -60,14 +60,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    Bundles that are ours now, and their epochs.
-
-    ``source``: whether their source may cross; ``opened``: all classes of data that policies opened.
-    """
+    """Bundles that are ours now, and their epochs; ``opened``: classes of data that policies opened."""
 
     epochs: dict[str, int]
-    source: bool = False
     opened: tuple[str, ...] = ()
 
 

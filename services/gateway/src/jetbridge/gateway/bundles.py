@@ -10,7 +10,7 @@ every parse of the next holder is written again, also when nothing changed, at l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 import structlog
@@ -58,14 +58,10 @@ _PROBLEMS = {
 class BundleDesk:
     """Where Dag processor agents take bundles and say what is in them."""
 
-    def __init__(
-        self, store: BundleStore, orders: Orders, rpc: RpcClient, may_send_source: Callable[[str], bool]
-    ) -> None:
-        """``may_send_source`` says of a site whether a policy lets the source of its Dags cross."""
+    def __init__(self, store: BundleStore, orders: Orders, rpc: RpcClient) -> None:
         self._store = store
         self._orders = orders
         self._rpc = rpc
-        self._may_send_source = may_send_source
 
     async def claim(self, caller: Caller, request: ClaimBundlesRequest) -> ClaimBundlesResponse:
         """
@@ -97,7 +93,6 @@ class BundleDesk:
             held=tuple(answer for answer in answers if isinstance(answer, HeldBundle)),
             standby=tuple(answer for answer in answers if isinstance(answer, StandbyBundle)),
             lease_seconds=BUNDLE_LEASE_SECONDS,
-            source=self._may_send_source(caller.record.site),
         )
 
     async def require(self, caller: Caller, bundles: Iterable[HeldBundle]) -> None:

@@ -31,7 +31,6 @@ from jetbridge.bus.sites import open_sites
 from jetbridge.bus.token_uses import TokenUseStore
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import Terms, WorkloadStore
-from jetbridge.contracts.dag_processing import SOURCE_CLASS, SOURCE_OPEN
 from jetbridge.contracts.records import (
     AgentRecord,
     HealthRecord,
@@ -131,10 +130,6 @@ async def open_gateway(
         yield await _wire(settings, connections, airflow_tokens, background, stack)
 
 
-def _may_send_source(policies: Policies, site: str) -> bool:
-    return policies.boundary_rule(SOURCE_CLASS, queue="", site=site) == SOURCE_OPEN
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Connections:
     bus: Bus
@@ -166,9 +161,7 @@ async def _wire(
     uses = TokenUse(await TokenUseStore.open(to.bus))
     gatekeeper = Gatekeeper(credentials, known.tokens, known.agents, known.health, uses)
     rpc = await RpcClient.open(to.bus)
-    bundles = BundleDesk(
-        await BundleStore.open(to.bus), orders, rpc, partial(_may_send_source, known.policies)
-    )
+    bundles = BundleDesk(await BundleStore.open(to.bus), orders, rpc)
     audit = Audit(to.bus, metrics)
     stack.push_async_callback(audit.close)
     at_rest = Keyring([(await shared_key(to.bus, TRIGGER_DATA_KEY))[:KEY_BYTES]])

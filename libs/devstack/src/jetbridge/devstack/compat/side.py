@@ -15,6 +15,7 @@ from jetbridge.devstack.airflow import airflow_command
 from jetbridge.devstack.compat import corpus
 from jetbridge.devstack.compat.comparison import Observation, Outcome
 from jetbridge.devstack.errors import DevStackError
+from jetbridge.devstack.plane import EVERYTHING_OPEN
 from jetbridge.devstack.processes import Say
 from jetbridge.devstack.rest import WaitError
 from jetbridge.devstack.stack import REMOTE_EXECUTOR, DevStack, StackOptions
@@ -43,22 +44,6 @@ _BOTH = {
     "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
 }
-_EVERYTHING_CROSSES = tuple(
-    f"boundary.{data}=open"
-    for data in (
-        "task-arguments",
-        "dag-docs",
-        "exception-text",
-        "connections",
-        "variables",
-        "rendered-fields",
-        "operator-links",
-        "asset-event-extra",
-        "run-conf",
-    )
-)
-"""What is closed by default changes Dags and refuses requests, on purpose; that is not what is asked here."""
-
 _AGENTS = (
     AgentSpec(name="works", slots=_SLOTS, environment=lambda _: _BOTH),
     AgentSpec(name="parses", role="dag-processor", queues=(), environment=lambda _: _BOTH),
@@ -102,7 +87,8 @@ def remote(say: Say, files: Collection[str]) -> Iterator[DevStack]:
         executor=REMOTE_EXECUTOR,
         gateways=1,
         agents=_AGENTS,
-        policy=_EVERYTHING_CROSSES,
+        # What is closed by default changes Dags and refuses requests, on purpose; that is not what is asked.
+        policy=EVERYTHING_OPEN,
         plane_extra=_BOTH,
         label="compat-remote",
     )
