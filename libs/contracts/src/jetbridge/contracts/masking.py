@@ -217,7 +217,9 @@ def _references_in(value: Any) -> Any:
 
 def _type_of(value: Any) -> str | None:
     if isinstance(value, dict) and value.keys() == {"__type", "__var"}:
-        kind: Any = value["__type"]
+        kind = value["__type"]
+        if not isinstance(kind, str):  # an agent may send anything, also what no dict has for a key
+            return "other"
         holds = {"dict": dict, "tuple": list, "set": list}.get(kind)
         return kind if holds is None or isinstance(value["__var"], holds) else "other"
     return None
