@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import helm_python
+import jsonschema
 import kubernetes_validate
 import pytest
+from chartkit import crds
 from chartkit.policies import POLICIES, Policy
 from chartkit.rendering import (
     CHARTS,
@@ -19,10 +22,12 @@ from chartkit.rendering import (
     installed,
     manifests,
     render,
+    scenarios,
     title,
 )
 from chartkit.wiring import WIRINGS, Wiring
 
+Breaker = Callable[[dict[str, Any]], object]
 KUBERNETES = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 ERROR_OR_WARNING = 2
 
@@ -44,7 +49,62 @@ def test_helm_lint_finds_nothing(scenario: Scenario) -> None:
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_objects_fit_the_schemas_of_kubernetes(scenario: Scenario, version: str) -> None:
     for item in manifests(scenario):
-        kubernetes_validate.validate(item, version, strict=True)
+        if not crds.is_custom(item):
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_custom_resources_fit_their_definitions(scenario: Scenario) -> None:
+    for item in manifests(scenario):
+        if crds.is_custom(item):
+            crds.validate(item)
+
+
+@pytest.mark.parametrize(
+    "breaker",
+    [
+        lambda spec: spec.update(minReplicaCounts=1),
+        lambda spec: spec.update(maxReplicaCount="3"),
+        lambda spec: spec["triggers"][0].pop("type"),
+        lambda spec: spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"].update(scaledown={}),
+    ],
+)
+def test_a_custom_resource_that_does_not_fit_is_noticed(breaker: Breaker) -> None:
+    item = copy.deepcopy(next(item for item in manifests(_scaled()) if item["kind"] == "ScaledObject"))
+    breaker(item["spec"])
+    with pytest.raises(jsonschema.ValidationError):
+        crds.validate(item)
+
+
+def test_what_is_scaled_says_what_its_agents_say() -> None:
+    """The same queues and the same gateway, one pod for what one pod does, a Deployment without replicas."""
+    objects = {title(item): item for item in manifests(_scaled())}
+    scaled = [item for item in objects.values() if item["kind"] == "ScaledObject"]
+    assert {item["metadata"]["name"].removeprefix("jetbridge-agents-") for item in scaled} == {
+        "worker-default",
+        "worker-gpu",
+        "triggerer",
+    }
+    for item in scaled:
+        deployment = objects[f"Deployment/{item['spec']['scaleTargetRef']['name']}"]
+        assert "replicas" not in deployment["spec"]
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        env = {entry["name"]: entry.get("value") for entry in container["env"]}
+        (trigger,) = item["spec"]["triggers"]
+        url = urlsplit(trigger["metadata"]["url"])
+        asked = parse_qs(url.query)
+        assert f"{url.scheme}://{url.netloc}" == env["JETBRIDGE_AGENT_GATEWAY"]
+        assert (url.path, asked["role"]) == ("/v1/depth", container["args"])
+        assert asked.get("queue", []) == [
+            queue for queue in env["JETBRIDGE_AGENT_QUEUES"].split(",") if queue
+        ]
+        one_pod = env.get("JETBRIDGE_AGENT_SLOTS") or env["JETBRIDGE_AGENT_CAPACITY"]
+        assert trigger["metadata"]["targetValue"] == ("1" if "gpu" in item["metadata"]["name"] else one_pod)
+        assert f"TriggerAuthentication/{trigger['authenticationRef']['name']}" in objects
+    assert objects["Deployment/jetbridge-agents-worker-always"]["spec"]["replicas"] == 2
+
+
+def _scaled() -> Scenario:
+    return next(one for one in scenarios() if str(one) == "jetbridge-agents:scaled")
 
 
 def test_a_misspelled_field_does_not_fit(plane_trial: Scenario) -> None:
@@ -94,7 +154,6 @@ def _strings(value: Any) -> Iterator[str]:
         yield value
 
 
-Breaker = Callable[[dict[str, Any]], object]
 GATEWAY = "Deployment/jetbridge-gateway"
 BREAKERS: dict[str, tuple[str, Breaker]] = {
     "runs_as_an_ordinary_user": (GATEWAY, lambda pod: pod["securityContext"].update(runAsNonRoot=False)),

@@ -66,8 +66,9 @@ securityContext:
 {{- with .root.Values.tracing.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
-- name: OTEL_EXPORTER_OTLP_PROTOCOL
-  value: http/protobuf
+# Airflow takes "otlp" for gRPC; this name means the same to it and to us.
+- name: OTEL_TRACES_EXPORTER
+  value: otlp_proto_http
 - name: OTEL_TRACES_SAMPLER
   value: parentbased_traceidratio
 - name: OTEL_TRACES_SAMPLER_ARG

@@ -16,6 +16,14 @@ api:
   {{- end }}
 scheduler:
   enable_health_check: "True"
+  # RemoteExecutor waits for events in place of this sleep.
+  scheduler_idle_sleep_time: "0"
+  task_queued_timeout: {{ .Values.airflow.taskQueuedTimeoutSeconds | int64 | quote }}
+{{- if .Values.tracing.otlpEndpoint }}
+traces:
+  # Airflow decides which Dag runs are traced; without this, none is.
+  otel_on: "True"
+{{- end }}
 dag_processor:
   dag_bundle_config_list: {{ .Values.airflow.dagBundles | toJson | quote }}
 logging:
@@ -54,6 +62,14 @@ config: {{ include "plane.airflow.variables" . | quote }}
   valueFrom: {secretKeyRef: {name: {{ include "plane.airflowSecret" . }}, key: jwt-secret}}
 {{- with .Values.airflow.env }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The service's name in traces. "root", "component". */}}
+{{- define "plane.airflow.serviceName" -}}
+{{- if .root.Values.tracing.otlpEndpoint }}
+- name: OTEL_SERVICE_NAME
+  value: {{ .component | eq "bridge" | ternary "jetbridge-bridge" (printf "airflow-%s" .component) }}
 {{- end }}
 {{- end }}
 
