@@ -19,7 +19,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from jetbridge.contracts.records import Health
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.router.metrics import RouterMetrics
+from jetbridge.scheduler.bridge.metrics import BridgeMetrics
 from jetbridge.sentinel.metrics import SentinelMetrics
+from jetbridge.telemetry.metrics import Metrics
 
 FOLDER = ROOT / "k8s" / "observability"
 FROM_PROMETHEUS = {"up", "ALERTS"}
@@ -29,10 +31,13 @@ SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_c
 
 def series() -> dict[str, set[str]]:
     """Return the labels of every series that a scraped service has."""
+    bridge = Metrics("bridge")
+    BridgeMetrics(bridge)
     registries = (
         GatewayMetrics().all.registry,
         RouterMetrics().metrics.registry,
         SentinelMetrics().metrics.registry,
+        bridge.registry,
     )
     found: dict[str, set[str]] = {}
     for registry in registries:

@@ -63,6 +63,18 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
 - name: JETBRIDGE_AGENT_CA_FILE
   value: /etc/jetbridge/gateway-ca/{{ .Values.gateway.ca.key }}
 {{- end }}
+{{- if .Values.gateway.clientCertificate.existingSecret }}
+- name: JETBRIDGE_AGENT_CLIENT_CERT_FILE
+  value: /etc/jetbridge/client-certificate/tls.crt
+- name: JETBRIDGE_AGENT_CLIENT_KEY_FILE
+  value: /etc/jetbridge/client-certificate/tls.key
+{{- end }}
+{{- if .Values.siteKey.existingSecret }}
+- name: JETBRIDGE_AGENT_SITE_KEY_FILE
+  value: /etc/jetbridge/site-key/site-key
+{{- end }}
+- name: JETBRIDGE_AGENT_START_CHECKS
+  value: {{ .Values.startChecks | quote }}
 - name: JETBRIDGE_AGENT_TOKEN_FILE
   value: /etc/jetbridge/agent-token/token
 # Pods' names are unique and no longer than a DNS label.
@@ -126,6 +138,16 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
 - name: agent-token
   mountPath: /etc/jetbridge/agent-token
   readOnly: true
+{{- if .Values.gateway.clientCertificate.existingSecret }}
+- name: client-certificate
+  mountPath: /etc/jetbridge/client-certificate
+  readOnly: true
+{{- end }}
+{{- if .Values.siteKey.existingSecret }}
+- name: site-key
+  mountPath: /etc/jetbridge/site-key
+  readOnly: true
+{{- end }}
 {{- if include "agents.gatewayCA" . }}
 - name: gateway-ca
   mountPath: /etc/jetbridge/gateway-ca
@@ -156,6 +178,20 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
     defaultMode: 0400
     items:
       - {key: {{ .root.Values.agentToken.key }}, path: token}
+{{- with .root.Values.gateway.clientCertificate.existingSecret }}
+- name: client-certificate
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- with .root.Values.siteKey.existingSecret }}
+- name: site-key
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0400
+    items:
+      - {key: {{ $.root.Values.siteKey.key }}, path: site-key}
+{{- end }}
 {{- with include "agents.gatewayCA" .root }}
 - name: gateway-ca
   configMap:

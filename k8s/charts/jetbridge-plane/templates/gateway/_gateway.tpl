@@ -8,6 +8,10 @@
   value: /etc/jetbridge/tls/tls.crt
 - name: JETBRIDGE_GATEWAY_TLS_KEY_FILE
   value: /etc/jetbridge/tls/tls.key
+{{- if .Values.gateway.tls.clientCA.configMap }}
+- name: JETBRIDGE_GATEWAY_TLS_CLIENT_CA_FILE
+  value: /etc/jetbridge/client-ca/{{ .Values.gateway.tls.clientCA.key }}
+{{- end }}
 - name: JETBRIDGE_GATEWAY_AIRFLOW_URL
   value: http://{{ include "jetbridge.name" (dict "root" . "component" "api-server") }}:{{ .Values.apiServer.service.port }}
 - name: JETBRIDGE_GATEWAY_AIRFLOW_JWT_SECRET_FILE
