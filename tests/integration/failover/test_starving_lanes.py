@@ -391,7 +391,7 @@ async def test_a_router_that_died_while_moving_is_continued(
         messages = await asyncio.wait_for(lane.take(5), 15)
     taken = [read_body(open_envelope(message.data), WorkloadSubmitted) for message in messages]
     assert {body.workload_id for body in taken} == {one}
-    lease = await store.offer(await store.get(one), f"a-{queue}", "ack")
+    lease = await store.offer(await store.get(one), f"a-{queue}", "ack", queue=spare)
     await store.accept(lease, f"a-{queue}")
     assert (await store.get(one)).record.state is WorkloadState.LEASED
 
@@ -415,7 +415,7 @@ def _only_moves(bucket, die):
 
 
 async def test_work_that_is_taken_while_it_is_moved_is_left_to_its_taker(
-    make_router, submit, policy, serve, queue, bus, store
+    make_router, submit, policy, serve, queue, bus, store, events
 ):
     """Somebody takes the copy before the record says that it moved: their offer stands."""
     spare = f"{queue}-1"
@@ -431,7 +431,7 @@ async def test_work_that_is_taken_while_it_is_moved_is_left_to_its_taker(
     async def publish_and_be_taken(subject, *args):
         await real(subject, *args)
         if subject.startswith(f"work.{spare}."):
-            leases.append(await store.offer(await store.get(one), f"a-{queue}", "ack"))
+            leases.append(await store.offer(await store.get(one), f"a-{queue}", "ack", queue=spare))
 
     store._publish_sealed = publish_and_be_taken
     await router.round()
@@ -439,7 +439,9 @@ async def test_work_that_is_taken_while_it_is_moved_is_left_to_its_taker(
     await router.round()
     (lease,) = leases
     record = await store.accept(lease, f"a-{queue}")
-    assert record.state is WorkloadState.LEASED
+    assert (record.state, record.queue, record.moved_to) == (WorkloadState.LEASED, queue, spare)
+    (told,) = await events(queue, "workload.moved")
+    assert (told.workload_id, told.to) == (one, spare)
     async with Lane(bus, queue) as lane:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(lane.take(1), 1)

@@ -9,6 +9,7 @@ four states and a message that is either still in WORK or will be delivered agai
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -146,14 +147,14 @@ class WorkloadStore:
 
     async def move(
         self, workload: VersionedWorkload, message: tuple[Envelope, WorkloadSubmitted], band: Band, to: str
-    ) -> bool:
+    ) -> None:
         """
-        Have waiting work wait in the lane of queue ``to``; say whether it was this call that moved it.
+        Have waiting work wait in the lane of queue ``to``.
 
         The caller holds ``message``, unacknowledged, and acknowledges it afterwards. First comes the copy in
         the other lane, under an id that a repetition after a crash shares, then the record; dying in between
         leaves two messages of one submission, which changes nothing. A record that moved on meanwhile,
-        because somebody took the copy, is left as it is.
+        because somebody took the copy, is left as it is: their offer says where it was made.
         """
         envelope, submitted = message
         record = workload.record
@@ -164,18 +165,15 @@ class WorkloadStore:
             record,
             state=WorkloadState.SUBMITTED,
             submission=submitted.submission,
-            moved_to="" if to == record.queue else to,
+            moved_to=_other_than(record.queue, to),
             starving=False,
             agent=None,
             instance="",
             ack=None,
             changed_at=datetime.now(UTC),
         )
-        try:
+        with suppress(ConflictError):
             await self.bucket.update(record.workload_id, moved, workload.revision)
-        except ConflictError:
-            return False
-        return True
 
     async def note_starving(self, workload: VersionedWorkload) -> None:
         """
@@ -188,16 +186,20 @@ class WorkloadStore:
         )
         await self.bucket.update(noted.workload_id, noted, workload.revision)
 
-    async def offer(self, workload: VersionedWorkload, agent: str, ack: str, instance: str = "") -> LeaseKey:
+    async def offer(
+        self, workload: VersionedWorkload, agent: str, ack: str, instance: str = "", *, queue: str = ""
+    ) -> LeaseKey:
         """
         Offer the workload to ``agent``; the revision of this write becomes the lease's epoch.
 
         ``ack`` is the reply subject of the delivery, kept in the record so that whichever gateway
-        takes the accept can acknowledge. Raises :class:`ConflictError` when the record moved on.
+        takes the accept can acknowledge. ``queue`` is the one in whose lane the message was, if that is not
+        the workload's own. Raises :class:`ConflictError` when the record moved on.
         """
         record = msgspec.structs.replace(
             workload.record,
             state=WorkloadState.OFFERED,
+            moved_to=_other_than(workload.record.queue, queue),
             submission=submission_of(workload),
             agent=agent,
             instance=instance,
@@ -377,6 +379,11 @@ class WorkloadStore:
         if traceparent:
             headers["traceparent"] = traceparent
         await answered(self._bus.js.publish(subject, data, headers=headers))
+
+
+def _other_than(own: str, queue: str) -> str:
+    """Return the queue that work is in if it is not its own."""
+    return "" if queue == own else queue
 
 
 def holds(record: WorkloadRecord, lease: LeaseKey, agent: str) -> bool:

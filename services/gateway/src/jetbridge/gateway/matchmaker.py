@@ -199,7 +199,11 @@ class Matchmaker:
                     return
                 try:
                     lease = await self.store.offer(
-                        workload, waiter.agent, message.reply, waiter.claims.instance
+                        workload,
+                        waiter.agent,
+                        message.reply,
+                        waiter.claims.instance,
+                        queue=submitted.queue,
                     )
                 except ConflictError:
                     workload = None

@@ -85,11 +85,10 @@ class Mover:
         to = destination(workload.record)
         if to is None:
             return False  # not acknowledged, so it is there again for whoever may take it
-        won = await self.store.move(workload, (envelope, submitted), band_of(message.subject), to)
+        await self.store.move(workload, (envelope, submitted), band_of(message.subject), to)
         await _settle(message.ack())
-        if won:
-            await self._tell(workload, envelope, submitted, to, reason)
-        return won
+        await self._tell(workload, envelope, submitted, to, reason)
+        return True
 
     async def _tell(
         self,
