@@ -88,6 +88,7 @@ class Airflow:
     seen: list[dict] = field(default_factory=list)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @pytest.fixture
@@ -127,6 +128,8 @@ async def _airflow(listener):
 
         return StreamingResponse(parts(), headers={"content-length": "1000"})
 
+    _add_endless(app, airflow)
+
     @app.api_route("/execution/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
     async def anything(request: Request) -> Response:
         body = await request.body()
@@ -145,6 +148,20 @@ async def _airflow(listener):
 
     async with serving(app, listener):
         yield airflow
+
+
+def _add_endless(app, airflow):
+    @app.get("/execution/xcoms/d/r/t/endless")
+    async def endless() -> Response:
+        async def parts():
+            try:
+                while True:
+                    yield b"x" * 65_536
+                    await asyncio.sleep(0)  # uvicorn takes all without waiting once the client is gone
+            finally:
+                airflow.abandoned.set()
+
+        return StreamingResponse(parts())
 
 
 @asynccontextmanager
@@ -312,6 +329,12 @@ def make_agent(gateway, tokens, queue):
         return await new_agent(gateway.client, tokens, *(queues or (queue,)), **changes)
 
     return make
+
+
+@pytest.fixture
+def agent_of():
+    """Make an agent of a gateway that is a process of its own."""
+    return Agent
 
 
 @pytest.fixture

@@ -136,6 +136,66 @@ async def test_logs_are_json_lines_without_secrets(environment, tokens, tls, jwt
         assert secret not in text
 
 
+@pytest.mark.usefixtures("bus")
+async def test_a_gateway_that_says_all_it_can_says_no_secret(
+    environment, tokens, tls, store, workload, queue, airflow, jwt_secret_file, nats_url, redis_url, agent_of
+):
+    """At debug level, with its traces beside the log, about good requests and about bad ones."""
+    environment |= {"JETBRIDGE_LOG_LEVEL": "debug", "OTEL_TRACES_EXPORTER": "console"}
+    token, _ = await tokens.create("test")
+    await store.submit(workload())
+    port = free_port()
+    async with process(environment, "--port", str(port)) as started:
+        reading = asyncio.create_task(everything(started))
+        async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=tls, timeout=30) as client:
+            agent = agent_of(client, str(token), f"agent-{queue}", (queue,))
+            await until_it_answers(client)
+            assert (await agent.register()).status_code == 200
+            _, lease_token = await agent.lease()
+            given = {"token": str(token), "credential": agent.credential, "lease": lease_token}
+            for held in given.values():
+                headers = {"Authorization": f"Bearer {held}"}
+                for path in (
+                    "/execution/xcoms/d/r/t/k",
+                    "/execution/unheard-of",
+                    f"/execution/variables/{held}",
+                ):
+                    await client.get(path, headers=headers)
+                    await client.get(path, params={"x": held}, headers=headers)
+                for path in ("/v1/agents", f"/v1/agents/{agent.name}/poll", f"/{held}"):
+                    await client.post(path, json={"name": held, held: held}, headers=headers)
+                    await client.post(path, content=held, headers=headers | {"X-Held": held})
+                await client.post("/v1/agents", json={}, headers={"Authorization": f"Bearer {held}x"})
+            await agent.heartbeat()
+        started.send_signal(signal.SIGTERM)
+        text = await reading
+    assert "gateway.proxy" in text, "the traces are there"
+    assert '"level": "debug"' in text
+    minted = [seen["headers"]["authorization"].removeprefix("Bearer ") for seen in airflow.seen]
+    assert minted
+    passwords = [url.partition("@")[0].rpartition(":")[2] for url in (nats_url, redis_url) if "@" in url]
+    parts = [held.rpartition(".")[2] for held in (given["credential"], lease_token, *minted)]
+    for secret in (token.secret, jwt_secret_file.read_text().strip(), *parts, *passwords):
+        assert secret not in text, text[max(0, text.index(secret) - 300) :][:400]
+
+
+async def everything(started) -> str:
+    """Return all that a process says until it ends."""
+    out, error = await started.communicate()
+    return out.decode() + error.decode()
+
+
+async def until_it_answers(client) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await client.get("/healthz")
+            except httpx.TransportError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
 async def test_what_is_missing_is_told_in_one_sentence(environment, nats_url):
     password = nats_url.partition("@")[0].rpartition(":")[2]
     for changes, expected in (

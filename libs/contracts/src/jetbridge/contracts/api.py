@@ -8,6 +8,7 @@ this module a request was made for; a gateway that does not speak it answers 422
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import msgspec
@@ -50,6 +51,19 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of response bodies."""
 
 
+def hiding(*names: str) -> Callable[[msgspec.Struct], str]:
+    """Return a ``__repr__`` that shows that the named fields are set, and not to what."""
+
+    def represent(struct: msgspec.Struct) -> str:
+        shown = {
+            name: "***" if name in names and value else repr(value)
+            for name, value in msgspec.structs.asdict(struct).items()
+        }
+        return f"{type(struct).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
+
+    return represent
+
+
 class RegisterRequest(Request, frozen=True, kw_only=True):
     """``POST /v1/agents``: who the agent is. Authenticated with the agent token."""
 
@@ -77,6 +91,8 @@ class RegisterResponse(Response, frozen=True, kw_only=True):
     heartbeat_interval_seconds: float
     poll_wait_seconds: float
     lease_seconds: float
+
+    __repr__ = hiding("credential")
 
 
 class HeartbeatRequest(Request, frozen=True, kw_only=True):
@@ -113,6 +129,8 @@ class HeartbeatResponse(Response, frozen=True, kw_only=True):
     recorded: bool = False
     credential: str | None = None
     credential_expires_in_seconds: float | None = None
+
+    __repr__ = hiding("credential")
 
 
 class PollRequest(Request, frozen=True, kw_only=True):
@@ -166,6 +184,8 @@ class AcceptResponse(Response, frozen=True, kw_only=True):
     token: str
     lease_seconds: float | None = None
     opened: tuple[str, ...] = ()
+
+    __repr__ = hiding("token")
 
 
 class ReportRequest(Request, frozen=True, kw_only=True):

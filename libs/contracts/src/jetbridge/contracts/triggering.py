@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from jetbridge.contracts.api import MAX_QUEUES, MAX_WAIT_SECONDS, Queue, Request, Response
+from jetbridge.contracts.api import MAX_QUEUES, MAX_WAIT_SECONDS, Queue, Request, Response, hiding
 from jetbridge.contracts.envelope import Body
 from jetbridge.contracts.ids import AgentName
 from jetbridge.contracts.messages import TaskCoordinates
@@ -94,6 +94,8 @@ class TriggerStart(Response, frozen=True, kw_only=True):
     log_path: str = ""
     token: str = ""
     opened: tuple[str, ...] = ()
+
+    __repr__ = hiding("arguments", "token")
 
 
 class TriggerPollResponse(Response, frozen=True, kw_only=True):

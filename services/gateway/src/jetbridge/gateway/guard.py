@@ -24,6 +24,7 @@ from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.origin import note_origin, origin_of
 from jetbridge.gateway.problems import ProblemError, problem_response
 from jetbridge.gateway.tracing import continued, described
+from jetbridge.telemetry.redaction import redact_text
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ class Guard:
             try:
                 await self._app(scope, receive, sender)
             except Exception:  # the answer was sent by the handler below; Starlette raises the error on to us
-                log.exception("request.failed", method=scope["method"], path=scope["path"])
+                log.exception("request.failed", method=scope["method"], path=redact_text(scope["path"]))
             finally:
                 described(span, scope, sender.status)
                 self._measure(scope, sender.status, time.perf_counter() - started)
@@ -106,7 +107,10 @@ def answer_problems(app: FastAPI, metrics: GatewayMetrics, limits: Limits, faile
                 problem = too_many
         metrics.refused.labels(problem.kind.slug).inc()
         log.info(
-            "request.refused", problem=problem.kind.slug, detail=problem.detail, path=request.scope["path"]
+            "request.refused",
+            problem=problem.kind.slug,
+            detail=problem.detail,
+            path=redact_text(request.scope["path"]),
         )
         return problem_response(problem, request.scope["state"]["request_id"])
 

@@ -10,6 +10,7 @@ again.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -223,7 +224,7 @@ class Proxy:
                 raise exc.__cause__ from exc
             raise _upstream("cannot be reached", workload_id) from exc
         self.metrics.proxied.labels(request.method, str(answer.status)).observe(time.perf_counter() - started)
-        return _Relay(answer)
+        return _Relay(answer, self.settings.airflow_response_seconds)
 
     async def _body(self, request: Request) -> AsyncIterator[bytes] | None:
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
@@ -262,11 +263,16 @@ def _names(holder: LeaseClaims | TriggerClaims) -> dict[str, str | int]:
 
 
 class _Relay(Response):
-    """Airflow's answer, passed on chunk by chunk."""
+    """
+    Airflow's answer, passed on chunk by chunk.
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    A client that does not read would otherwise keep a connection to Airflow for as long as it likes.
+    """
+
+    def __init__(self, answer: aiohttp.ClientResponse, limit_seconds: float) -> None:
         super().__init__(status_code=answer.status)
         self._answer = answer
+        self._limit_seconds = limit_seconds
 
     async def changed(self, change: Callable[[bytes], bytes]) -> Response:
         """Return the same answer with its content changed, if it is a good one and plain JSON."""
@@ -296,12 +302,13 @@ class _Relay(Response):
                 }
             )
             try:
-                async for chunk in answer.content.iter_any():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                async with asyncio.timeout(self._limit_seconds):
+                    async for chunk in answer.content.iter_any():
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except (aiohttp.ClientError, TimeoutError) as exc:
                 # Left unfinished, so that the server cuts the connection: the client must not take what it
                 # has for the whole.
-                log.warning("proxy.upstream_cut", error=type(exc).__name__)
+                log.warning("proxy.answer_cut", error=type(exc).__name__)
                 return
             await send({"type": "http.response.body", "body": b""})
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -63,6 +63,11 @@ _NOT_RETURNED = _HOP_BY_HOP | {
     b"refreshed-api-token",  # Airflow's tokens never reach an agent
 }
 
+_TOKEN = re.compile(
+    r"jb_[0-9a-z]{12}_[0-9A-Za-z_-]{43}|eyJ[0-9A-Za-z_-]{8,}\.eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}"
+)
+"""An agent token or a JWT, wherever it stands: addresses end up in logs."""
+
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
@@ -80,6 +85,8 @@ def upstream_target(raw_path: bytes, query: bytes) -> str:
     if not _QUERY.match(query):
         raise PathError("the query holds characters that must be percent-encoded (RFC 3986)")
     _check_segments(rest)
+    if _TOKEN.search(unquote(rest.decode("ascii"))) or _TOKEN.search(unquote_plus(query.decode("ascii"))):
+        raise PathError("the address holds a token, which should be revoked; tokens belong into a header")
     target = raw_path + (b"?" + query if query else b"")
     return target.decode("ascii")
 
