@@ -16,6 +16,9 @@ ROUTES = {
     ("POST", "/v1/agents/{name}/poll"): "worker",
     ("POST", "/v1/leases/{lease}/accept"): "worker",
     ("POST", "/v1/leases/{lease}/report"): "worker",
+    ("POST", "/v1/agents/{name}/goodbye"): "worker",
+    ("POST", "/v1/agents/{name}/deaths"): "sentinel",
+    ("POST", "/v1/agents/{name}/site"): "sentinel",
     ("POST", "/v1/agents/{name}/bundles/claim"): "dag-processor",
     ("POST", "/v1/agents/{name}/bundles/declare"): "dag-processor",
     ("POST", "/v1/agents/{name}/bundles/state"): "dag-processor",
@@ -34,6 +37,7 @@ ROUTES = {
 
 WITHOUT_BODY = {
     ("GET", "/v1/agents/{name}/airflow/{path:path}"),
+    ("GET", "/v1/depth"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -74,9 +78,9 @@ class Patient:
 async def patient(start_gateway, make_agent, store, workload):
     gateway = await start_gateway(read_seconds=0.5)
     names, tokens = {}, {}
-    for role in ("worker", "dag-processor", "triggerer"):
+    for role in ("worker", "dag-processor", "triggerer", "sentinel"):
         agent = await make_agent()
-        await agent.register(role=role)
+        await agent.register(role=role, site="here")
         names[role], tokens[role] = agent.name, agent.credential
         if role == "worker":
             await store.submit(workload())

@@ -19,6 +19,8 @@ def token_id(agent):
         ({"roles": ("triggerer",)}, {}, "worker"),
         ({"queues": ("paris", "gpu-*")}, {"queues": ["paris", "london"]}, "'london'"),
         ({"queues": ("paris",)}, {"role": "triggerer", "queues": []}, "some queues only"),
+        ({"sites": ("paris",)}, {"site": "london"}, "'london'"),
+        ({"sites": ("paris",)}, {}, "''"),
         ({"cidrs": ("192.0.2.0/24",)}, {}, "127.0.0.1"),
     ],
 )

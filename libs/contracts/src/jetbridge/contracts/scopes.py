@@ -2,7 +2,7 @@
 What an agent token may be used for. Pure.
 
 A scope that is not given does not restrict: tokens made before there were scopes have none. A name in
-``queues`` or ``bundles`` is taken literally, or as a beginning when it ends in ``*``.
+``sites``, ``queues`` or ``bundles`` is taken literally, or as a beginning when it ends in ``*``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 class TokenScopes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    Roles, queues and bundles an agent may register for, and the networks it may do so from.
+    Roles, sites, queues and bundles an agent may register for, and the networks it may do so from.
 
     ``cidrs`` are networks as ``10.0.0.0/8``; an IPv4 address that arrives as IPv6 counts as IPv4.
     """
 
     roles: Annotated[tuple[Role, ...], Meta(max_length=8)] = ()
+    sites: Names = ()
     queues: Names = ()
     bundles: Names = ()
     cidrs: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)] = ()
@@ -46,7 +47,7 @@ def is_restricted(scopes: TokenScopes) -> bool:
 
 
 def outside(names: Iterable[str], scope: Sequence[str]) -> tuple[str, ...]:
-    """Return those of ``names`` that a scope of queues or bundles does not have."""
+    """Return those of ``names`` that a scope does not have."""
     return tuple(name for name in names if scope and not any(_matches(name, entry) for entry in scope))
 
 

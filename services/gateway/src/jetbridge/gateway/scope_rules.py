@@ -28,11 +28,15 @@ def check_origin(token: TokenRecord, origin: Origin) -> None:
 
 
 def check_registration(token: TokenRecord, request: RegisterRequest, *, require_scopes: bool) -> None:
-    """Refuse a role or a queue outside the token's scopes."""
+    """Refuse a role, a site or a queue outside the token's scopes."""
     if require_scopes and not is_restricted(token.scopes):
         raise _forbidden(
             f"Token {token.id} has no scopes and this gateway wants some. Make another one: "
             "'jetbridge token create --help' lists them."
+        )
+    if outside((request.site,), token.scopes.sites):
+        raise _forbidden(
+            f"Token {token.id} is for the sites {_list(token.scopes.sites)}, not for {request.site!r}."
         )
     check_role_and_queues(token, request.role, request.queues)
 

@@ -86,7 +86,7 @@ def _add_create(create: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--roles", type=_roles, default=(), metavar="ROLE,…", help=f"only for: {', '.join(get_args(Role))}"
     )
-    for scope in ("queues", "bundles"):
+    for scope in ("sites", "queues", "bundles"):
         create.add_argument(
             f"--{scope}",
             type=_names,
@@ -129,7 +129,11 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 async def _create(arguments: argparse.Namespace, stores: _Stores) -> int:
     scopes = TokenScopes(
-        roles=arguments.roles, queues=arguments.queues, bundles=arguments.bundles, cidrs=arguments.cidrs
+        roles=arguments.roles,
+        sites=arguments.sites,
+        queues=arguments.queues,
+        bundles=arguments.bundles,
+        cidrs=arguments.cidrs,
     )
     life = timedelta(days=arguments.expires_in_days)
     token, record = await stores.tokens.create(arguments.name, life, scopes, arguments.certificate)
