@@ -47,6 +47,8 @@ NOT_USED: dict[type[BaseSettings], set[str]] = {
         "JETBRIDGE_AGENT_QUEUES",
         "JETBRIDGE_AGENT_WATCH_DIRS",
         "JETBRIDGE_AGENT_LOOK_INTERVAL_SECONDS",
+        "JETBRIDGE_AGENT_SITE_KEY_FILE",
+        "JETBRIDGE_AGENT_START_CHECKS",
     },
 }
 MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenario.name == "minimal"}

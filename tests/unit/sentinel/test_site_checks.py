@@ -21,30 +21,7 @@ from jetbridge.sentinel.site.checks import (
 )
 from jetbridge.sentinel.site.metrics import SiteMetrics
 from jetbridge.sentinel.site.pages import Pages, serving
-from jetbridge.sentinel.site.secrets_probe import main as probe
 from jetbridge.sentinel.site.view import SiteView, seen
-
-BACKENDS = """
-class Good:
-    def __init__(self, **kwargs):
-        self.kwargs = kwargs
-    def get_variable(self, name):
-        assert self.kwargs == {"url": "x"}
-        return None
-
-class Broken:
-    def __init__(self):
-        raise RuntimeError("password: hunter2")
-
-class Away:
-    def get_variable(self, name):
-        raise ConnectionError("password: hunter2")
-
-class Hangs:
-    def get_variable(self, name):
-        import time
-        time.sleep(600)
-"""
 
 
 async def failing():
@@ -91,53 +68,26 @@ async def test_checks_are_repeated_and_a_change_is_noticed():
 
 def test_only_what_is_configured_is_checked(tmp_path):
     env = {"JETBRIDGE_OBJECT_STORE_ENDPOINT_URL": "http://s3", "AIRFLOW__SECRETS__BACKEND": "a.B"}
-    assert set(checks_of(env, tmp_path, 1, "p")) == {"xcom-store", "secrets-backend"}
-    assert checks_of({}, tmp_path, 1, "p") == {}
+    assert set(checks_of(env, tmp_path, 1)) == {"xcom-store", "secrets-backend"}
+    assert checks_of({}, tmp_path, 1) == {}
     kept = probe_environment({**env, "JETBRIDGE_AGENT_TOKEN_FILE": "t", "AIRFLOW_HOME": "/own"}, tmp_path)
     assert kept == {**env, "AIRFLOW_HOME": "/own"}
 
 
-@pytest.fixture
-def backends(tmp_path, monkeypatch):
-    (tmp_path / "some_backends.py").write_text(BACKENDS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
-
-
 @pytest.mark.parametrize(
-    ("backend", "kwargs", "said"),
-    [
-        ("some_backends.Good", '{"url": "x"}', ""),
-        ("some_backends.Broken", "", "some_backends.Broken cannot be made: RuntimeError"),
-        ("some_backends.Away", "", "Away did not answer: ConnectionError"),
-        ("some_backends.Missing", "", "some_backends.Missing cannot be made: AttributeError"),
-        ("no_such_module.B", "", "no_such_module.B cannot be made: ModuleNotFoundError"),
-        ("some_backends.Good", "{", "AIRFLOW__SECRETS__BACKEND_KWARGS is not JSON"),
-    ],
-)
-def test_the_probe_says_what_is_wrong_and_no_secret(backends, monkeypatch, capsys, backend, kwargs, said):
-    assert backends
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", kwargs)
-    assert probe(["name"]) == (1 if said else 0)
-    error = capsys.readouterr().err
-    assert error.strip() == said
-    assert "hunter2" not in error
-
-
-@pytest.mark.parametrize(
-    ("backend", "detail"), [("Away", "Away did not answer: ConnectionError"), ("Hangs", "no answer within")]
+    ("source", "seconds", "detail"),
+    [("", 90, "does not answer: "), ("import time; time.sleep(600)", 3, "no answer within 3 s")],
 )
 async def test_the_backend_is_asked_in_a_process_that_is_ended_when_it_hangs(
-    backends, monkeypatch, backend, detail
+    tmp_path, source, seconds, detail
 ):
-    # On PYTHONPATH, because the probe's process does not look into the current directory.
-    env = {**os.environ, "PYTHONPATH": str(backends), "AIRFLOW__SECRETS__BACKEND": f"some_backends.{backend}"}
-    check = checks_of(env, backends, 5, "p")["secrets-backend"]
-    result = await run_check("secrets-backend", check, 3 if backend == "Hangs" else 60)
+    (tmp_path / "site_backend.py").write_text(source)
+    # On PYTHONPATH, because the process that asks does not look into the current directory.
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "AIRFLOW__SECRETS__BACKEND": "site_backend.Missing"}
+    check = checks_of(env, tmp_path, 5)["secrets-backend"]
+    result = await run_check("secrets-backend", check, seconds)
     assert not result.ok
     assert detail in result.detail
-    assert monkeypatch
 
 
 async def test_a_store_that_is_not_there(monkeypatch, tmp_path):
@@ -146,7 +96,7 @@ async def test_a_store_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv("JETBRIDGE_OBJECT_STORE_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("JETBRIDGE_OBJECT_STORE_ACCESS_KEY", "a")
     monkeypatch.setenv("JETBRIDGE_OBJECT_STORE_SECRET_KEY", "planted-secret")
-    result = await run_check("xcom-store", checks_of(os.environ, tmp_path, 2, "p")["xcom-store"], 30)
+    result = await run_check("xcom-store", checks_of(os.environ, tmp_path, 2)["xcom-store"], 30)
     assert not result.ok
     assert f"http://127.0.0.1:{port} did not answer" in result.detail
     assert "planted-secret" not in result.detail

@@ -1,15 +1,16 @@
 """
 Says whether what this environment configures answers: ``python -m jetbridge.xcom.start_check``.
 
-Run by agents at their start. Prints one sentence and ends with 1 when something does not. Airflow is imported
-only to ask a secrets backend, which is the one part that needs it.
+Run by agents at their start, and again and again by the sentinel of a site, which names one of the checks as
+an argument. Prints one sentence and ends with 1 when something does not answer. Airflow is imported only to
+ask a secrets backend, which is the one part that needs it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from jetbridge.xcom.store import ObjectStore
 
 PROBE = "jetbridge-start-check"
 """Name of the object that is written, and of the connection and variable that nobody has."""
+
+STORE = "store"
+SECRETS_BACKEND = "secrets-backend"
 
 _OURS = "jetbridge.xcom."
 _STORE_OPTIONS = {
@@ -31,9 +35,11 @@ class NoAnswerError(Exception):
     """Something that is configured does not answer as it should."""
 
 
-def main() -> int:
-    """Run every check that the environment calls for."""
-    for check in checks(os.environ):
+def main(only: Sequence[str] = ()) -> int:
+    """Run every check that the environment calls for, or those of them that are named."""
+    for name, check in checks(os.environ):
+        if only and name not in only:
+            continue
         try:
             check()
         except NoAnswerError as exc:
@@ -42,13 +48,13 @@ def main() -> int:
     return 0
 
 
-def checks(env: Mapping[str, str]) -> Iterator[Callable[[], None]]:
-    """Yield what is to be checked."""
+def checks(env: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield what is to be checked, by name."""
     named = [name for option, name in _STORE_OPTIONS.items() if env.get(option, "").startswith(_OURS)]
     if named:
-        yield lambda: check_store(" and ".join(named))
+        yield STORE, lambda: check_store(" and ".join(named))
     if has_secrets_backend(env):
-        yield check_secrets_backend
+        yield SECRETS_BACKEND, check_secrets_backend
 
 
 def check_store(name: str) -> None:
@@ -104,4 +110,4 @@ def _chain(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

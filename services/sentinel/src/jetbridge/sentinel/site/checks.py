@@ -2,8 +2,8 @@
 Whether what the agents of the site need answers: the XCom store and the secrets backend.
 
 Both are asked as tasks would ask them, with the same settings from the same environment. The secrets backend
-is whatever Airflow is told to use; it is asked in a process of its own, since importing a cloud's library
-takes seconds and may do anything.
+is whatever Airflow is told to use, and is asked as agents ask it at their start, in a process of its own:
+importing Airflow and a cloud's library takes seconds.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from urllib3.exceptions import HTTPError
 
 from jetbridge.contracts.sites import CheckSeen
 from jetbridge.sentinel.site.view import MAX_DETAIL, SiteView
+from jetbridge.xcom import start_check
 from jetbridge.xcom.client import NoCredentialsError, connect
 from jetbridge.xcom.errors import ObjectStoreSettingsError
 from jetbridge.xcom.settings import ObjectStoreSettings
+from jetbridge.xcom.start_check import SECRETS_BACKEND, has_secrets_backend
 
 log = structlog.get_logger(__name__)
 
 XCOM_STORE = "xcom-store"
-SECRETS_BACKEND = "secrets-backend"
-BACKEND_VARIABLES = ("AIRFLOW__WORKERS__SECRETS_BACKEND", "AIRFLOW__SECRETS__BACKEND")
-"""Where Airflow looks for the secrets backend of workers, the first that is set."""
 
 Check = Callable[[], Awaitable[None]]
 
@@ -40,13 +39,14 @@ class CheckFailedError(Exception):
     """Something does not answer as it should; the text says how, without a secret."""
 
 
-def checks_of(env: Mapping[str, str], data_dir: Path, timeout_seconds: float, probe: str) -> dict[str, Check]:
+def checks_of(env: Mapping[str, str], data_dir: Path, timeout_seconds: float) -> dict[str, Check]:
     """Return a check for each backend that the environment configures."""
     found: dict[str, Check] = {}
     if "JETBRIDGE_OBJECT_STORE_ENDPOINT_URL" in env:
         found[XCOM_STORE] = lambda: _xcom_store(timeout_seconds)
-    if any(env.get(name) for name in BACKEND_VARIABLES):
-        found[SECRETS_BACKEND] = lambda: _secrets_backend(probe_environment(env, data_dir), probe)
+    as_tasks = probe_environment(env, data_dir)
+    if has_secrets_backend(as_tasks):
+        found[SECRETS_BACKEND] = lambda: _secrets_backend(as_tasks)
     return found
 
 
@@ -104,18 +104,18 @@ def probe_environment(env: Mapping[str, str], data_dir: Path) -> dict[str, str]:
     return {"AIRFLOW_HOME": str(data_dir / "airflow"), **kept}
 
 
-async def _secrets_backend(env: Mapping[str, str], probe: str) -> None:
+async def _secrets_backend(env: Mapping[str, str]) -> None:
     # -P keeps the current directory off the module path, where any file could pose as Airflow.
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "jetbridge.sentinel.site.secrets_probe", probe),
+        *(sys.executable, "-P", "-m", start_check.__name__, SECRETS_BACKEND),
         env=dict(env),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        _, said = await process.communicate()
+        said, _ = await process.communicate()
     finally:
         if process.returncode is None:  # out of time
             with suppress(ProcessLookupError):

@@ -97,7 +97,7 @@ def _watch(settings: SiteSentinelSettings, view: SiteView, tasks: SideTasks, pag
         )
         tasks.run_forever("watch processes", watcher.run())
     timeout = settings.check_timeout_seconds
-    checks = checks_of(os.environ, settings.data_dir, timeout, settings.probe_variable)
+    checks = checks_of(os.environ, settings.data_dir, timeout)
     for name, check in checks.items():
         work = keep_checking(name, check, view, settings.check_interval_seconds, timeout)
         tasks.run_forever(f"check {name}", work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -28,6 +29,10 @@ class SiteSentinelSettings(AgentSettings):
         default=(), description="Not used by a sentinel."
     )
     slots: CliSuppress[int] = Field(default=1, description="Not used by a sentinel.")
+    site_key_file: CliSuppress[Path | None] = Field(default=None, description="Not used by a sentinel.")
+    start_checks: CliSuppress[bool] = Field(
+        default=False, description="Not used by a sentinel, which checks again and again."
+    )
     watch: Literal["processes", "pods"] = Field(
         default="processes",
         description="What agents are here: processes of this machine, or pods of a Kubernetes namespace.",
@@ -45,14 +50,10 @@ class SiteSentinelSettings(AgentSettings):
         default=1.0, gt=0, description="How often new agents are looked for, and known ones looked at."
     )
     check_interval_seconds: float = Field(
-        default=15.0, gt=0, description="How often the XCom store and the secrets backend are asked."
+        default=60.0, gt=0, description="How often the XCom store and the secrets backend are asked."
     )
     check_timeout_seconds: float = Field(
-        default=10.0, gt=0, description="Limit of one such check. What takes longer does not answer."
-    )
-    probe_variable: str = Field(
-        default="jetbridge_sentinel",
-        description="Variable that the secrets backend is asked for; it need not exist.",
+        default=30.0, gt=0, description="Limit of one such check. What takes longer does not answer."
     )
     listen_host: str = Field(
         default="127.0.0.1", description="Address of /status, /metrics and /healthz; in a pod 0.0.0.0."
