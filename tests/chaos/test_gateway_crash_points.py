@@ -25,7 +25,7 @@ def dying(world, point, taken):
             process.command = dataclasses.replace(
                 process.command, argv=argv, env={**process.command.env, **extra}
             )
-        world.start_again("gateway")
+            process.start()  # and no more: it may come by its point before it could be called ready
         yield
     finally:
         for process, command in zip(world.plane("gateway"), before, strict=True):

@@ -11,6 +11,7 @@ from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.lanes import Lane
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.starving import lane_key, open_lanes
 from jetbridge.bus.workloads import NewWorkload, submission_of
@@ -96,10 +97,11 @@ async def make_router(bus, store, running):
             workloads=BucketMirror(bus, store.bucket),
             agents=BucketMirror(bus, (await AgentStore.open(bus)).bucket),
             health=BucketMirror(bus, (await HealthStore.open(bus)).bucket),
+            orders=BucketMirror(bus, (await OrderStore.open(bus)).bucket),
             lanes=BucketMirror(bus, bucket, own_writes=True),
             policies=Policies(bus, await PolicyStore.open(bus)),
         )
-        mirrors = (view.workloads, view.agents, view.health, view.lanes, view.policies.mirror)
+        mirrors = (view.workloads, view.agents, view.health, view.orders, view.lanes, view.policies.mirror)
         for mirror in mirrors:
             running(mirror.run())
         await asyncio.wait_for(asyncio.gather(*(mirror.ready.wait() for mirror in mirrors)), 15)
@@ -220,6 +222,17 @@ async def test_the_metric_is_there_while_the_queue_starves(make_router, submit, 
 async def _served(router, queue):
     while queue not in router.view.served():
         await asyncio.sleep(0.02)
+
+
+async def test_a_cordoned_agent_serves_nobody(
+    start_router, submit, policy, serve, queue, bus, lane_record, eventually
+):
+    await policy()
+    await serve(f"a-{queue}", queue)
+    await (await OrderStore.open(bus)).cordon(f"a-{queue}")
+    await submit()
+    await start_router()
+    await eventually(lane_record)
 
 
 async def test_a_queue_whose_agents_are_only_busy_is_not_reported(

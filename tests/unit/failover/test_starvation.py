@@ -2,11 +2,19 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.policies import Failover, WhenStarving
-from jetbridge.contracts.records import AgentRecord, Health, HealthRecord, WorkloadRecord, WorkloadState
+from jetbridge.contracts.records import (
+    AgentRecord,
+    Health,
+    HealthRecord,
+    OrderRecord,
+    WorkloadRecord,
+    WorkloadState,
+)
 from jetbridge.router.starvation import StarvationWatch, destination, takes_work, waiting_in
 
 MOVES = Failover(when_starving=WhenStarving.MOVE, fallback_queues=("spare", "last"))
@@ -41,11 +49,15 @@ def health(state):
 
 
 def test_only_a_healthy_worker_takes_work():
-    assert takes_work(agent(), health(Health.HEALTHY))
+    assert takes_work(agent(), health(Health.HEALTHY), None)
     for wrong in (Health.SUSPECT, Health.LOST, Health.GONE):
-        assert not takes_work(agent(), health(wrong))
-    assert not takes_work(agent(), None)
-    assert not takes_work(agent("triggerer"), health(Health.HEALTHY))
+        assert not takes_work(agent(), health(wrong), None)
+    assert not takes_work(agent(), None, None)
+    assert not takes_work(agent("triggerer"), health(Health.HEALTHY), None)
+    cordoned = OrderRecord(agent="a", since=datetime.now(UTC))
+    assert not takes_work(agent(), health(Health.HEALTHY), cordoned)
+    draining = msgspec.structs.replace(agent(), draining=True)
+    assert not takes_work(draining, health(Health.HEALTHY), None)
 
 
 def test_work_waits_until_somebody_has_it():

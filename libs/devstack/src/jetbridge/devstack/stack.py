@@ -284,7 +284,7 @@ class DevStack:
         self, prepared: plane.Plane, spec: AgentSpec, namespace: netns.Namespace | None
     ) -> Agent:
         directory = self.directory / "agents" / spec.name
-        directory.mkdir(parents=True, mode=0o700)
+        directory.mkdir(parents=True, mode=0o700, exist_ok=True)  # a test may have mounted something
         token_file = plane.create_token(prepared, spec.name, directory)
         bundles = self.git.bundle_config(airflow.BUNDLE) if self.git else self.options.bundles
         execution_plane = ExecutionPlane(

@@ -27,7 +27,7 @@ from jetbridge.bus.policies import Policies
 from jetbridge.bus.starving import lane_key
 from jetbridge.bus.workloads import VersionedWorkload, WorkloadStore, submission_of
 from jetbridge.contracts.failover import LaneServed, LaneStarving, WorkloadStarving
-from jetbridge.contracts.records import AgentRecord, HealthRecord, LaneRecord, WorkloadRecord
+from jetbridge.contracts.records import AgentRecord, HealthRecord, LaneRecord, OrderRecord, WorkloadRecord
 from jetbridge.router.metrics import RouterMetrics
 from jetbridge.router.moving import Mover
 from jetbridge.router.starvation import (
@@ -53,12 +53,20 @@ class LaneView:
     workloads: BucketMirror[WorkloadRecord]
     agents: BucketMirror[AgentRecord]
     health: BucketMirror[HealthRecord]
+    orders: BucketMirror[OrderRecord]
     lanes: BucketMirror[LaneRecord]
     policies: Policies
 
     def is_complete(self) -> bool:
         """Say whether all of it was read since the last lost connection; half of it proves nothing."""
-        mirrors = (self.workloads, self.agents, self.health, self.lanes, self.policies.mirror)
+        mirrors = (
+            self.workloads,
+            self.agents,
+            self.health,
+            self.orders,
+            self.lanes,
+            self.policies.mirror,
+        )
         return all(mirror.ready.is_set() for mirror in mirrors)
 
     def served(self) -> frozenset[str]:
@@ -66,12 +74,16 @@ class LaneView:
         return frozenset(
             queue
             for _, entry in self.agents.items()
-            if takes_work(entry.record, self._health_of(entry.record))
+            if takes_work(entry.record, self._health_of(entry.record), self._order_for(entry.record))
             for queue in entry.record.queues
         )
 
     def _health_of(self, agent: AgentRecord) -> HealthRecord | None:
         entry = self.health.get(health_key(agent.name, agent.instance))
+        return entry.record if entry else None
+
+    def _order_for(self, agent: AgentRecord) -> OrderRecord | None:
+        entry = self.orders.get(agent.name)
         return entry.record if entry else None
 
     def waiting_for(self, queue: str) -> Iterator[VersionedWorkload]:

@@ -13,6 +13,7 @@ from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
 from jetbridge.bus.service import run_until_stopped
@@ -58,6 +59,7 @@ async def _run(settings: RouterSettings, bus_settings: BusSettings) -> None:
             workloads=workloads.run(),
             health=health.run(),
             agents=lanes.view.agents.run(),
+            orders=lanes.view.orders.run(),
             lanes=lanes.view.lanes.run(),
             policies=lanes.view.policies.mirror.run(),
             rounds=rounds.run(),
@@ -78,6 +80,7 @@ async def _lane_rounds(  # noqa: PLR0913, PLR0917 - what the two kinds of rounds
         workloads=workloads,
         agents=BucketMirror(bus, (await AgentStore.open(bus)).bucket),
         health=health,
+        orders=BucketMirror(bus, (await OrderStore.open(bus)).bucket),
         lanes=BucketMirror(bus, bucket, own_writes=True),
         policies=Policies(bus, await PolicyStore.open(bus)),
     )

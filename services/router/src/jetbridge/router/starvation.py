@@ -2,8 +2,8 @@
 Which queues have work and nobody to take it, since when, and where their work may go. Pure logic.
 
 *Nobody* means no healthy worker that serves the queue. One without a free slot will have one; one that is
-suspect gets no new work. Time is counted on this process' own monotonic clock from when it saw it first, so
-no router needs another's clock, or its own wall clock, to be right.
+suspect, cordoned or draining gets no new work. Time is counted on this process' own monotonic clock from when
+it saw it first, so no router needs another's clock, or its own wall clock, to be right.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from jetbridge.bus.fleet import AgentState, state_of
 from jetbridge.contracts.policies import Failover, WhenStarving
-from jetbridge.contracts.records import AgentRecord, Health, HealthRecord, WorkloadRecord, WorkloadState
+from jetbridge.contracts.records import (
+    AgentRecord,
+    HealthRecord,
+    OrderRecord,
+    WorkloadRecord,
+    WorkloadState,
+)
 
 WAITING = frozenset({WorkloadState.SUBMITTED, WorkloadState.OFFERED})
 
@@ -20,9 +27,14 @@ STUCK_SECONDS = 10.0
 """How long a lane's work stands still before a router believes that the one that was to move it died."""
 
 
-def takes_work(agent: AgentRecord, health: HealthRecord | None) -> bool:
-    """Say whether an agent can take new work. One that no sentinel has looked at yet may not live at all."""
-    return agent.role == "worker" and health is not None and health.health is Health.HEALTHY
+def takes_work(agent: AgentRecord, health: HealthRecord | None, order: OrderRecord | None) -> bool:
+    """
+    Say whether an agent can take new work: it is healthy, and nobody has it cordoned or drained.
+
+    One that no sentinel has looked at yet may not live at all.
+    """
+    state = state_of(agent.instance, health, order, says_draining=agent.draining)
+    return agent.role == "worker" and state is AgentState.HEALTHY
 
 
 def destination(record: WorkloadRecord, policy: Failover, served: Collection[str]) -> str | None:
