@@ -80,6 +80,10 @@ def test_the_reason_says_how_long_was_waited():
     )
 
 
+def test_nobody_waited_for_an_agent_that_was_seen_to_end():
+    assert reason(WAITING, holder(Health.LOST, attested=True)) == "agent worker-1 was seen to end (why)"
+
+
 def test_the_reason_names_the_agent_and_how_its_loss_is_known():
     assert reason(workload("leased"), holder(Health.LOST)) == "agent worker-1 was lost (why)"
     assert "was seen to end" in reason(workload("leased"), holder(Health.LOST, attested=True))

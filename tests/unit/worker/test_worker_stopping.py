@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,6 +15,7 @@ from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.worker.forkserver_client import ForkServerError
+from jetbridge.worker.outbox import End, Outbox
 
 
 async def test_an_idle_worker_stops_at_once(worker, gateway):
@@ -82,6 +84,22 @@ async def test_the_last_word_is_a_goodbye(worker, gateway):
     assert await worker.exit_code() is ExitCode.OK
     assert [call.operation for call in gateway.calls if call.operation != "heartbeat"][-1] == "goodbye"
     assert worker.processes.closed
+
+
+async def test_no_goodbye_while_something_waits_in_an_outbox_for_the_next_process(idle_worker, gateway):
+    lease = f"{uuid.uuid4()}.7"
+    outbox = Outbox(idle_worker.outboxes.path_of(lease))
+    outbox.end(End(outcome=Outcome.SUCCEEDED))
+    outbox.close()
+    gateway.problems["accept"] = [ProblemType.UNAVAILABLE] * 1000
+    idle_worker.limits = StopLimits(drain_seconds=3600.0, terminate_seconds=0.1)
+    idle_worker.start()
+    await gateway.until(lambda: gateway.called("heartbeat"))
+    idle_worker.stop.request()
+    idle_worker.stop.request()
+    assert await idle_worker.exit_code() is ExitCode.FAILED
+    assert idle_worker.outboxes.left_behind() == [lease]
+    assert not gateway.called("goodbye")
 
 
 async def test_no_goodbye_while_something_cannot_be_killed(worker, gateway):

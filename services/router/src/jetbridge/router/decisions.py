@@ -50,5 +50,6 @@ def reason(record: WorkloadRecord, holder: HealthRecord) -> str:
     """Say in one sentence, for the task's history, why its lease was taken back."""
     seen = "was seen to end" if holder.attested else "was lost"
     detail = f" ({holder.reason})" if holder.reason else ""
-    waited = f" and the wait of {record.lease_seconds:g} s is over" if record.lease_seconds else ""
+    has_waited = record.lease_seconds and not holder.attested
+    waited = f" and the wait of {record.lease_seconds:g} s is over" if has_waited else ""
     return f"agent {record.agent} {seen}{detail}{waited}"

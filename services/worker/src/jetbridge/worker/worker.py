@@ -246,8 +246,13 @@ class Worker:
         await self._idle.wait()
 
     async def close(self) -> bool:
-        """End the fork server; say whether nothing of it is left."""
-        return await self._processes.close()
+        """
+        End the fork server; say whether nothing is left, neither of it nor in an outbox.
+
+        Whoever hears that nothing is left takes the leases back at once; what is in an outbox is for the next
+        process to deliver.
+        """
+        return await self._processes.close() and not self._outboxes.left_behind()
 
     # -- one lease
 
