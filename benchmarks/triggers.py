@@ -55,6 +55,7 @@ def options(name: str, agents: tuple[AgentSpec, ...], scheduler_idle_seconds: fl
         agents=agents,
         gateways=1,
         isolate=False,
+        policy=("boundary.trigger-data=open",),  # when a trigger fired is read from its event
         plane_extra={
             "AIRFLOW__CORE__PARALLELISM": "5000",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": str(scheduler_idle_seconds),
