@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import nullcontext
 
 import pytest
 
-from jetbridge.devstack.compat import command, corpus
+from jetbridge.devstack.compat import command, corpus, side
 from jetbridge.devstack.compat.comparison import (
     Observation,
     Outcome,
@@ -107,3 +108,37 @@ def test_the_examples_plugins_are_those_airflow_loads_with_them_but_the_listener
     shipped = sorted(corpus.folder_of("airflow.example_dags.plugins").glob("*.py"))
     with_plugin = [path.stem for path in shipped if "(AirflowPlugin)" in path.read_text()]
     assert {plugin.__module__.rpartition(".")[2] for plugin in found} == {*with_plugin} - {"listener_plugin"}
+
+
+@pytest.mark.parametrize(("remote", "code"), [({"dag": 1}, 0), ({"dag": 2}, 1)], ids=["same", "differs"])
+def test_the_command_runs_both_sides_and_fails_when_they_differ(monkeypatch, capsys, remote, code):
+    asked = []
+
+    def observe(stack, chosen, _say):
+        asked.append((stack, chosen("example_a"), chosen("other")))
+        return seen({"dag": 1} if stack == "local" else remote)
+
+    monkeypatch.setattr(side, "local", lambda _say: nullcontext("local"))
+    monkeypatch.setattr(side, "parsed_files", lambda _stack: {"a.py"})
+    monkeypatch.setattr(side, "remote", lambda _say, files: nullcontext(f"remote after {sorted(files)}"))
+    monkeypatch.setattr(side, "observe", observe)
+    assert command.main(["--only", "example_*"]) == code
+    assert asked == [("local", True, False), ("remote after ['a.py']", True, False)]
+    assert ("DIFFERS" in capsys.readouterr().out) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "left", "is_waiting"),
+    [
+        ("example_sensors", [(corpus.LEFT_WAITING["example_sensors"][0], "deferred")], True),
+        ("example_sensors", [(corpus.LEFT_WAITING["example_sensors"][0], "queued")], False),
+        ("example_sensors", [("another", "running")], False),
+        ("example_sensors", [], False),
+        ("another", [(corpus.LEFT_WAITING["example_sensors"][0], "deferred")], False),
+    ],
+)
+def test_only_a_known_sensor_is_left_waiting_and_only_when_all_else_has_ended(
+    monkeypatch, dag_id, left, is_waiting
+):
+    monkeypatch.setattr(side, "_rows", lambda *_: left)
+    assert side._only_waits(None, dag_id) == is_waiting
