@@ -168,6 +168,7 @@ def plane_processes(database, s3, tmp_path_factory):
     apply_topology(supervisor, plane)
     # What is compared with stock Airflow, or looked for in the database, has to be as it was written.
     set_policy(supervisor, plane, EVERYTHING_OPEN)
+    World.nats_url = plane.nats.url
     api = devstack_airflow.airflow_command(database.environment, "api-server", "--apps", "execution")
     execution_api = supervisor.start("execution-api", api)
     bridge = supervisor.start("bridge", bridge_command(database, plane))

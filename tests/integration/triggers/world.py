@@ -1,5 +1,6 @@
 """Airflow's own part in the tests of triggers: a database, Dags, runs, deferred task instances."""
 
+import asyncio
 import uuid
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,11 +22,19 @@ from airflow.models.trigger import Trigger, _decode_next_kwargs
 from airflow.models.xcom import XComModel
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, AssetWatcher
+from airflow.sdk.serde import deserialize
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import delete, select, update
+
+from jetbridge.bus.connection import open_bus
+from jetbridge.bus.keys import TRIGGER_DATA_KEY, shared_key
+from jetbridge.bus.settings import BusSettings
+from jetbridge.contracts.masking import is_sealed
+from jetbridge.sealing.carried import Carried, Task, open_
+from jetbridge.sealing.keyring import KEY_BYTES, Keyring
 
 
 @contextmanager
@@ -50,8 +59,16 @@ def airflow_points_at(url, fernet_key):
     use(before)
 
 
+async def planes_keys(nats_url):
+    """The keys with which the plane seals what its tasks carry over."""
+    async with open_bus(BusSettings(url=nats_url), "tests") as bus:
+        return Keyring([(await shared_key(bus, TRIGGER_DATA_KEY))[:KEY_BYTES]])
+
+
 class World:
     """Airflow's own part: Dags, runs, deferred task instances."""
+
+    nats_url = ""
 
     def __init__(self):
         self.dag_id = f"dag-{uuid.uuid4().hex[:8]}"
@@ -132,9 +149,14 @@ class World:
         return self.ti(ti_id).state
 
     def event(self, ti_id):
-        """What the task would be resumed with."""
+        """What the task would be resumed with; opened, if it is stored sealed."""
 
-        return _decode_next_kwargs(self.ti(ti_id).next_kwargs)["event"]
+        ti = self.ti(ti_id)
+        event = _decode_next_kwargs(ti.next_kwargs)["event"]
+        if not is_sealed(event):
+            return event
+        task = Task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        return deserialize(open_(asyncio.run(planes_keys(self.nats_url)), task, Carried.EVENT, event))
 
     def failure(self, ti_id):
         """With what the task would be resumed only to fail."""

@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
+from jetbridge.bus.keys import TRIGGER_DATA_KEY, shared_key
 from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.nudges import nudge
 from jetbridge.bus.rpc import ClaimCheck
@@ -30,18 +31,23 @@ from jetbridge.scheduler.bridge.triggers import operations as triggers
 from jetbridge.scheduler.bridge.triggers.upkeep import Hearing, Losses, upkeep
 from jetbridge.scheduler.bridge.waiting import stand_in
 from jetbridge.scheduler.bridge.workloads import requeue_operation
+from jetbridge.sealing.keyring import KEY_BYTES, Keyring, Sealer
 from jetbridge.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 
 def operations(
-    database: Database, hearing: Hearing, results: ResultCache, nudge: Nudge
+    database: Database, hearing: Hearing, results: ResultCache, nudge: Nudge, keys: Sealer
 ) -> tuple[Operation[Any], ...]:
-    """Return everything the bridge does; each area adds its own. ``nudge`` wakes the schedulers."""
+    """
+    Return everything the bridge does; each area adds its own.
+
+    ``nudge`` wakes the schedulers, ``keys`` seal what tasks carry over where their site did not.
+    """
     return (
         *dag_processing.operations(database, results),
-        *triggers.operations(database, hearing, nudge),
+        *triggers.operations(database, hearing, nudge, keys),
         requeue_operation(database, nudge),
     )
 
@@ -59,10 +65,11 @@ async def bridge(
             )
             hearing = Hearing(settings.triggerer_lost_after_seconds)
             results = ResultCache(settings.result_cache_bytes)
+            keys = Keyring([(await shared_key(bus, TRIGGER_DATA_KEY))[:KEY_BYTES]])
             subscribe(
                 bus,
                 dispatcher,
-                operations(database, hearing, results, partial(nudge, bus)),
+                operations(database, hearing, results, partial(nudge, bus), keys),
                 settings.max_waiting,
             )
             await bus.broker.start()

@@ -18,16 +18,22 @@ from typing import Any
 import msgspec
 import structlog
 from airflow.models.trigger import Trigger
+from airflow.sdk.serde import serialize
 from airflow.triggers.base import BaseTaskEndEvent, DiscrimatedTriggerEvent
 from airflow.triggers.base import TriggerEvent as AirflowEvent
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from jetbridge.contracts.masking import is_sealed
 from jetbridge.contracts.rpc import RefusalCode
 from jetbridge.contracts.triggering import SetAside, Submit, Submitted, TriggerEvent
 from jetbridge.scheduler.bridge.errors import RefusedError, is_outage
 from jetbridge.scheduler.bridge.triggers import jobs
+from jetbridge.scheduler.bridge.triggers.assignment import task_instance_of
+from jetbridge.sealing import carried
+from jetbridge.sealing.carried import Carried, Task
+from jetbridge.sealing.keyring import Sealer
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +44,12 @@ _events: TypeAdapter[Any] = TypeAdapter(DiscrimatedTriggerEvent)
 _decoder = msgspec.msgpack.Decoder()
 
 
-def submit(session: Session, request: Submit) -> Submitted:
+def submit(session: Session, request: Submit, keys: Sealer | None = None) -> Submitted:
     """
     Take a request's events.
+
+    With ``keys``, payloads that their site did not seal are sealed for the time they are stored; the gateway
+    opens them for the worker that goes on with the task.
 
     Raises :class:`RefusedError`: ``not-found`` when the triggerer has ended, ``malformed`` when an event is
     none, ``conflict`` when the triggerer holds none of the triggers. Nothing is changed then.
@@ -48,6 +57,8 @@ def submit(session: Session, request: Submit) -> Submitted:
     job = jobs.held_by(session, request.agent, request.triggerer, lock=True)
     before = jobs.taken(job)
     new = [(event, decoded(event)) for event in request.events if event.sequence > before]
+    if keys is not None:
+        new = [(event, at_rest(session, keys, event.trigger_id, what)) for event, what in new]
     if not new:
         return Submitted(taken=before)
     ours, _ = jobs.of_process(session, request.agent, job.id)
@@ -72,6 +83,28 @@ def decoded(event: TriggerEvent) -> AirflowEvent | None:
     if isinstance(what, BaseTaskEndEvent) and what.xcoms:
         raise _malformed(event, "it carries XCom values, which agents store themselves")
     return what
+
+
+def at_rest(
+    session: Session, keys: Sealer, trigger_id: int, what: AirflowEvent | None
+) -> AirflowEvent | None:
+    """
+    Return an event as it is stored.
+
+    Events of assets and callbacks are for the plane to read, and one that ends its task carries nothing else.
+    What Airflow's serialization does not take is left to Airflow, which fails the task and says why.
+    """
+    if what is None or isinstance(what, BaseTaskEndEvent) or is_sealed(what.payload):
+        return what
+    waiting = task_instance_of(session, trigger_id)
+    if waiting is None:
+        return what
+    task = Task(waiting.dag_id, waiting.run_id, waiting.task_id, waiting.map_index)
+    try:
+        sealed = carried.seal(keys, task, Carried.EVENT, serialize(what.payload))
+    except (TypeError, AttributeError, RecursionError, ValueError):
+        return what
+    return what.model_copy(update={"payload": sealed})
 
 
 def _take(

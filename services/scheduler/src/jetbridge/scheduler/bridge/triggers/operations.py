@@ -31,6 +31,7 @@ from jetbridge.scheduler.bridge.rpc import Nudge, Operation
 from jetbridge.scheduler.bridge.triggers import assignment, events, jobs
 from jetbridge.scheduler.bridge.triggers.upkeep import Hearing
 from jetbridge.scheduler.bridge.triggers.workloads import WorkloadBuilder
+from jetbridge.sealing.keyring import Sealer
 
 STARTS_AT_ONCE = 50
 """
@@ -97,8 +98,10 @@ def _coordinates(ti: assignment.Waiting) -> TaskCoordinates:
     )
 
 
-def operations(database: Database, hearing: Hearing, nudge: Nudge) -> tuple[Operation[Any], ...]:
-    """Return the requests about triggers, bound to a database."""
+def operations(
+    database: Database, hearing: Hearing, nudge: Nudge, keys: Sealer
+) -> tuple[Operation[Any], ...]:
+    """Return the requests about triggers, bound to a database; ``keys`` seal what is stored."""
 
     async def on_attach(request: Attach) -> Attached:
         hearing.heard()
@@ -110,7 +113,7 @@ def operations(database: Database, hearing: Hearing, nudge: Nudge) -> tuple[Oper
         return await database.transaction(sync, request, hearing.silence)
 
     async def on_events(request: Submit) -> Submitted:
-        answer = await database.transaction(events.submit, request)
+        answer = await database.transaction(events.submit, request, keys)
         await nudge()  # what waited for the event can be queued again
         return answer
 
