@@ -140,3 +140,41 @@ def test_source_crosses_when_it_is_given_and_is_a_change_of_its_own(plane, repor
     assert plane.sent() == [True, False, True, False, True]
     texts = [unpack(Packed(request.hash, request.result)) for request in plane.asked if request.result]
     assert [b"x = 1" in text for text in texts] == [False, True, False]
+
+
+def test_what_is_closed_is_not_in_what_is_sent(plane):
+    def said(number):
+        request = plane.asked[number]
+        return unpack(Packed(request.hash, request.result)).decode()
+
+    def parse(source=None):
+        data = {
+            "__version": 3,
+            "dag": {
+                "dag_id": "one",
+                "doc_md": "private docs",
+                "tasks": [{"__var": {"template_fields": ["sql"], "sql": "private argument"}}],
+            },
+        }
+        result = DagFileParsingResult(
+            fileloc="/b/dag.py",
+            serialized_dags=[LazyDeserializedDAG(data=data, last_loaded=datetime.now(UTC))],
+            import_errors={"broken.py": "ValueError: private text"},
+            warnings=[],
+        )
+        report_of(plane, result, source)
+
+    plane.opened = ()
+    parse()
+    assert "private" not in said(0)
+    assert "ValueError: [text withheld" in said(0)
+    plane.opened = ("dag-docs", "exception-text", "task-arguments")
+    parse()
+    assert said(1).count("private") == 3
+
+
+def report_of(plane, result, source):
+    held = HeldBundle(bundle="b", epoch=3)
+    Reporter(plane).report(
+        held, path="dag.py", version=None, version_data=None, run_seconds=0.5, result=result, source=source
+    )
