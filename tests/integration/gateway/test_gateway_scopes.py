@@ -137,3 +137,25 @@ async def test_last_use_is_known_and_written_rarely(gateway, agent, bus, eventua
         await agent.heartbeat()
     entry = await uses.bucket.get(token_id(agent))
     assert entry.record == use
+
+
+async def test_revocation_ends_held_polls_on_every_gateway(
+    start_gateway, gateway, make_agent, tokens, problem, eventually
+):
+    other = await start_gateway()
+    agent = await make_agent()
+    await agent.register()
+    second = await make_agent()
+    second.token = agent.token
+    await second.register()
+    polls = [asyncio.create_task(agent.poll()), asyncio.create_task(second.poll(other.client))]
+    await eventually(lambda: len(gateway.gateway.polls.board) and len(other.gateway.polls.board))
+    await tokens.revoke(token_id(agent))
+    for answer in await asyncio.gather(*polls):
+        problem(answer, "unauthenticated")
+
+
+async def test_an_address_made_up_by_a_client_does_not_count(gateway, make_agent, problem):
+    agent = await make_agent(scopes={"cidrs": ("192.0.2.0/24",)})
+    gateway.client.headers["X-Forwarded-For"] = "192.0.2.1"
+    assert "127.0.0.1" in problem(await agent.register(), "forbidden")["detail"]

@@ -45,10 +45,6 @@ class Limits:
         if await self._count(name) > per_minute:
             raise too_many(self._left())
 
-    def is_over(self, name: str, per_minute: int) -> bool:
-        """Say without asking Redis whether this gateway already knows that there were too many."""
-        return self._here.get((name, self._window()), 0) > per_minute
-
     async def _count(self, name: str) -> int:
         window = self._window()
         counted = self._here.get((name, window), 0) + 1
