@@ -225,7 +225,7 @@ def test_what_a_dag_processor_may_not_read_of_airflow(agent):
 
 
 def test_xcoms_are_read_of_dags_of_its_own_bundles_only(agent, plane):
-    """There is no api-server in this plane: 502 says that the request went on, 403 that it did not."""
+    """403 says that a request did not go on; Airflow's 404, or 502 while no test has started it, that it did."""
     mine = f"of-mine-{uuid.uuid4().hex[:6]}"
     stranger = plane.client(f"by-hand-{uuid.uuid4().hex[:6]}", role="dag-processor")
     assert agent("parsed", file_parsed(**packed(result(dag(dag_id=mine))))).status_code == 200
@@ -234,7 +234,7 @@ def test_xcoms_are_read_of_dags_of_its_own_bundles_only(agent, plane):
         path = f"/v1/agents/{post.name}/airflow/xcoms/{dag_id}/r/t/k"
         return post.http.get(path, headers=post.headers).status_code
 
-    assert read(agent.post, mine) == 502
+    assert read(agent.post, mine) in (404, 502)
     assert read(agent.post, "nothing-of-the-kind") == 403
     assert read(stranger, mine) == 403
     stranger.http.close()
