@@ -75,6 +75,7 @@ def test_an_agent_is_drained_and_hands_its_tasks_over(world, operate):
     }
 
 
+@pytest.mark.long
 def test_an_agent_is_drained_and_its_tasks_finish(world, operate):
     burst = world.burst("agent drained, tasks finish")
     burst.await_started(SLOTS)

@@ -225,7 +225,7 @@ def test_what_a_dag_processor_may_not_read_of_airflow(agent):
 
 
 def test_xcoms_are_read_of_dags_of_its_own_bundles_only(agent, plane):
-    """403 says that a request did not go on; Airflow's 404, or 502 while no test has started it, that it did."""
+    """403: it did not go on. Airflow's 404, or 502 while no test has started Airflow: it did."""
     mine = f"of-mine-{uuid.uuid4().hex[:6]}"
     stranger = plane.client(f"by-hand-{uuid.uuid4().hex[:6]}", role="dag-processor")
     assert agent("parsed", file_parsed(**packed(result(dag(dag_id=mine))))).status_code == 200

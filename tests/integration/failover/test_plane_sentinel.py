@@ -178,6 +178,22 @@ async def test_a_goodbye_stands_and_the_agent_is_forgotten_at_once(
     assert (of(health, agent), states.of(agent[2])) == (Health.GONE, AgentState.GONE)
 
 
+async def test_one_that_was_seen_to_die_counts_as_lost(
+    start_sentinel, presence, running, agent, bus, health, eventually
+):
+    states = await start_sentinel()
+    await put(bus, record_of(agent))
+    running(presence.keep_beating())
+    await presence.beat(agent[2])
+    await eventually(lambda: of(health, agent) is Health.HEALTHY)
+    dead = HealthRecord(
+        agent=agent[0], instance=agent[1], health=Health.LOST, since=datetime.now(UTC), attested=True
+    )
+    await (await HealthStore.open(bus)).attest(dead)
+    await eventually(lambda: states.of(agent[2]) is AgentState.LOST)
+    assert not states.has_left(agent[2])
+
+
 async def test_a_process_that_was_replaced_is_gone_and_not_lost(start_sentinel, agent, bus, eventually):
     states = await start_sentinel()
     await put(bus, record_of((agent[0], "f" * 32)))

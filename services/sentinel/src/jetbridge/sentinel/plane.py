@@ -40,7 +40,7 @@ async def _judge(lookout: Lookout, verdicts: Verdicts, states: States, silences:
         log.warning("sentinel.verdict_not_written", error=str(exc))
         gone = []
     verdicts.metrics.count([states.of(member) for member in silences])
-    for member in {*gone, *filter(states.has_ended, silences)}:
+    for member in {*gone, *filter(states.has_left, silences)}:
         verdicts.watch.forget(member)
         await lookout.forget(member)
 

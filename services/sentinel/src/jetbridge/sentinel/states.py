@@ -8,7 +8,7 @@ from jetbridge.bus.fleet import AgentState, state_of
 from jetbridge.bus.health import has_ended, health_key
 from jetbridge.bus.mirror import BucketMirror
 from jetbridge.contracts.presence import agent_of
-from jetbridge.contracts.records import AgentRecord, HealthRecord, OrderRecord
+from jetbridge.contracts.records import AgentRecord, Health, HealthRecord, OrderRecord
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,14 @@ class States:
             instance, health, order.record if order else None, says_draining=agent.record.draining
         )
 
-    def has_ended(self, member: str) -> bool:
-        """Say whether the process of a member is known to have ended, so that its silence means nothing."""
-        return has_ended(self._health(member))
+    def has_left(self, member: str) -> bool:
+        """
+        Say whether the process of a member said goodbye, so that nobody needs to hear of it again.
+
+        One that was seen to die is counted as lost until another takes its place or it is forgotten.
+        """
+        health = self._health(member)
+        return health is not None and has_ended(health) and health.health is Health.GONE
 
     def _health(self, member: str) -> HealthRecord | None:
         entry = self.health.get(health_key(*agent_of(member)))
