@@ -9,6 +9,7 @@ import pytest
 from jetbridge.bus import policy_cli
 from jetbridge.bus.errors import ConflictError
 from jetbridge.bus.policies import Policies, PolicyStore
+from jetbridge.contracts.policies import STARVING_AFTER_SECONDS
 from jetbridge.contracts.records import OnAgentLost
 
 
@@ -39,11 +40,13 @@ async def test_what_is_set_holds_for_its_queue_and_nothing_else(policy):
     await policy("set", "deployment", "fallback_queues=a, b")
     _, gpu, _ = await policy("show", "--queue", "gpu")
     _, other, _ = await policy("show", "--queue", "other")
-    assert json.loads(gpu) | {} == {
+    shown = json.loads(gpu)
+    assert set(shown.pop("boundary").values()) == {"closed"}
+    assert shown == {
         "on_agent_lost": "wait",
         "wait_seconds": 60.0,
         "fallback_queues": ["a", "b"],
-        "starving_after_seconds": 30.0,
+        "starving_after_seconds": STARVING_AFTER_SECONDS,
         "when_starving": "report",
     }
     assert json.loads(other)["on_agent_lost"] == "reroute"
@@ -65,7 +68,8 @@ async def test_an_empty_value_leaves_it_to_wider_scopes_and_an_empty_policy_is_n
         (["wait_seconds=-1"], "wait_seconds"),
         (["wait_seconds=soon"], "wait_seconds"),
         (["fallback_queues=a,,b"], "length >= 1"),
-        (["boundary.=open"], "boundary.CLASS=RULE"),
+        (["boundary.=open"], "classes of data are"),
+        (["boundary.xcom-values=half"], "open or closed"),
     ],
 )
 async def test_a_mistake_changes_nothing(policy, store, words, says):

@@ -19,8 +19,9 @@ from jetbridge.bus.errors import BusError
 from jetbridge.bus.policies import PolicyStore
 from jetbridge.bus.policy_words import PolicyTextError, apply_words, describe
 from jetbridge.bus.settings import BusSettings
+from jetbridge.contracts.boundary import CLASSES, Handling, Rule, decide
 from jetbridge.contracts.ids import InvalidIdError
-from jetbridge.contracts.policies import PolicyRecord, check_scope, failover
+from jetbridge.contracts.policies import PolicyRecord, boundary_rule, check_scope, failover
 
 DRIFT_EXIT_CODE = 3
 """``diff`` ends with this when something differs, as ``jetbridge bus diff`` does."""
@@ -73,7 +74,8 @@ async def _show(arguments: argparse.Namespace, store: PolicyStore) -> int:
     records = {record.scope: record for record in await store.list()}
     if arguments.queue:
         effective = failover(records, arguments.queue, arguments.site)
-        _answer(json.dumps(msgspec.to_builtins(effective), indent=2))
+        holds = msgspec.to_builtins(effective) | {"boundary": _boundary(records, arguments)}
+        _answer(json.dumps(holds, indent=2))
     elif arguments.json:
         _answer(json.dumps([_decided(record) for record in records.values()], indent=2))
     elif records:
@@ -81,6 +83,16 @@ async def _show(arguments: argparse.Namespace, store: PolicyStore) -> int:
     else:
         _note("There are no policies: the defaults hold. 'jetbridge policy set --help' says how to make one.")
     return 0
+
+
+def _boundary(records: dict[str, PolicyRecord], arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what holds for each class of data that policies decide about, defaults included."""
+    decision = decide(lambda data: boundary_rule(records, data, arguments.queue, arguments.site))
+    return {
+        data.value: (Rule.OPEN if decision.is_open(data) else Rule.CLOSED).value
+        for data, rules in CLASSES.items()
+        if rules.closed is not Handling.ALWAYS
+    }
 
 
 async def _set(arguments: argparse.Namespace, store: PolicyStore) -> int:
