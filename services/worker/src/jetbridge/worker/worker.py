@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -26,65 +25,17 @@ import structlog
 from jetbridge.agent.errors import LeaseLostError, RequestRefusedError
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.waiting import first
-from jetbridge.contracts.api import FENCE_SHARE, AcceptResponse, Offer, ReportRequest, ReportResponse
+from jetbridge.contracts.api import FENCE_SHARE, AcceptResponse, Offer, ReportRequest
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import spans
 from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.frames import Exited, Hold, Order
+from jetbridge.worker.ports import Leases, Processes
 
 log = structlog.get_logger(__name__)
 
 DISOWNED = "the worker process that held this lease is gone, and the task's processes died with it"
-
-
-class Leases(Protocol):
-    """The calls of a session that concern leases."""
-
-    async def accept(self, lease: str) -> AcceptResponse:
-        """Take an offer; repeated until answered."""
-        ...
-
-    async def report(self, lease: str, body: ReportRequest) -> ReportResponse:
-        """Report an end; repeated until answered."""
-        ...
-
-
-class Processes(Protocol):
-    """What runs workloads; see ``forkserver_client.ForkServerKeeper``."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether workloads can be started now."""
-        ...
-
-    async def keep(self, changed: Callable[[], None]) -> None:
-        """Stay ready for as long as the agent runs; call ``changed`` when ``ready`` changes."""
-        ...
-
-    async def wait_ready(self) -> None:
-        """Wait until workloads can be started."""
-        ...
-
-    async def run(self, order: Order, hold: Hold, good_seconds: float = 0.0) -> Exited:
-        """Run a workload and return how it ended; it is killed when its time passes without a ``hold``."""
-        ...
-
-    async def hold(self, hold: Hold) -> None:
-        """Say until when the leases are good."""
-        ...
-
-    async def stop(self, lease: str, grace_seconds: float) -> None:
-        """Have a workload end."""
-        ...
-
-    async def hand_over(self, lease: str) -> None:
-        """Have a workload end at once, without a word of it to Airflow."""
-        ...
-
-    async def close(self) -> bool:
-        """End everything; say whether nothing is left."""
-        ...
 
 
 class State(Enum):
