@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from jetbridge.devstack.otlp import Collector
 from jetbridge.telemetry import tracing
 from jetbridge.telemetry.tracing import TracingConfigurationError, current_traceparent, remote_context
 
@@ -80,37 +79,10 @@ def test_an_exporter_that_is_not_installed_is_named(
         tracing.configure_tracing("gateway")
 
 
-class Collector(HTTPServer):
-    """Takes OTLP over HTTP and keeps what was sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            raise AssertionError("not configured")
-        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with Collector() as collector:
+        yield collector
 
 
 FORKING = """
@@ -130,16 +102,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_forked_child_exports_its_spans_into_the_senders_trace(collector: Collector) -> None:
-    endpoint = f"http://127.0.0.1:{collector.server_port}"
-    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
     subprocess.run([sys.executable, "-c", FORKING, TRACEPARENT], env=environment, check=True, timeout=60)
-    (request,) = collector.requests
-    (resource_spans,) = request.resource_spans
-    (span,) = resource_spans.scope_spans[0].spans
-    attributes = {a.key: a.value.string_value for a in resource_spans.resource.attributes}
-    assert attributes["service.name"] == "jetbridge-worker"
-    assert span.name == "in the child"
-    assert (span.trace_id.hex(), span.parent_span_id.hex()) == tuple(TRACEPARENT.split("-")[1:3])
+    (span,) = collector.spans
+    assert (span.service, span.name) == ("jetbridge-worker", "in the child")
+    assert (span.trace, span.parent) == tuple(TRACEPARENT.split("-")[1:3])
 
 
 STOPPING = """
@@ -156,7 +123,7 @@ import os; os._exit(0)
 
 
 def test_stopping_does_not_wait_for_a_collector_that_never_answers() -> None:
-    with HTTPServer(("127.0.0.1", 0), _Handler) as silent:  # listens, never serves
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as silent:  # listens, never serves
         endpoint = f"http://127.0.0.1:{silent.server_port}"
         environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
         done = subprocess.run(
