@@ -30,10 +30,11 @@ from jetbridge.telemetry.logs import configure_logging
 from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
 from jetbridge.worker.delivery import Outboxes
-from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
+from jetbridge.worker.forkserver_client import Launch
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.orphans import kill_orphans
 from jetbridge.worker.settings import WorkerSettings
+from jetbridge.worker.status import MeasuredKeeper, Pulse, StatusPortError, WorkerMetrics, served
 from jetbridge.worker.worker import Worker
 from jetbridge.xcom.errors import ObjectStoreSettingsError
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         TokenFileError,
         ObjectStoreSettingsError,
         KeyFileError,
+        StatusPortError,
         TracingConfigurationError,
     ) as error:
         log.error("the worker cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
@@ -95,16 +97,20 @@ async def run(settings: WorkerSettings, launch: Launch, instance: str) -> ExitCo
     tls = tls_of(settings)
     async with GatewayClient(settings.gateway, tls) as client:
         session = Session(client, Link(), _identity(settings, instance, launch), settings.token_file)
+        metrics = WorkerMetrics()
         worker = Worker(
             session,
-            ForkServerKeeper(launch, kill_orphans),
+            MeasuredKeeper(launch, kill_orphans, metrics),
             Outboxes(session, settings.data_dir / OUTBOX_DIRECTORY),
             tasks,
             slots=settings.slots,
             stop_grace_seconds=settings.stop_grace_seconds,
             task_memory_bytes=settings.task_memory_mib << 20,
         )
-        return await run_agent(session, worker, tasks, stop, _limits(settings))
+        pulse = Pulse(worker, metrics)
+        tasks.run_forever("pulse", pulse.run())
+        with served(settings.metrics_port, metrics, pulse):
+            return await run_agent(session, worker, tasks, stop, _limits(settings))
 
 
 def _limits(settings: WorkerSettings) -> StopLimits:
