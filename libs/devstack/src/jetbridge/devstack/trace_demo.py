@@ -40,11 +40,14 @@ def replaced(document: str, block: str) -> str:
 
 
 def _run(task: str) -> list[ReceivedSpan]:
-    agent = AgentSpec(name="works", queues=("default", "gpu"), slots=4, environment=orders.agent_environment)
+    agents = (
+        AgentSpec(name="works", queues=("default", "gpu"), slots=4, environment=orders.agent_environment),
+        AgentSpec(name="waits", role="triggerer", queues=(), slots=10, environment=orders.agent_environment),
+    )
     with Collector() as collector:
         options = StackOptions(
             dags=workspace() / "examples" / "dags",
-            agents=[agent],
+            agents=agents,
             isolate=False,  # else the agent could not reach the collector
             otlp_endpoint=collector.endpoint,
             label="trace",
