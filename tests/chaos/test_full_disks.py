@@ -47,6 +47,7 @@ def test_the_disk_of_jetstream(cramped):
     # supervises it (Kubernetes through /healthz) restarts it.
     process_of(world.stack.nats).kill()
     burst.breaks(world.stack.nats.start)
+    world.mend()
     burst.prove()
 
 

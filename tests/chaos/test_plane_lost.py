@@ -82,8 +82,8 @@ def test_what_everything_depends_on_is_away_for_a_minute(world, name, way):
         else:
             burst.breaks(process.kill)
         time.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tested
-    if way == "killed":
-        world.start_again(name)
+    # Airflow's scheduler ends without its database; what supervises it on a real plane starts it again.
+    world.mend()
     burst.healed()
     burst.prove(undisturbed=name != "nats")
 
