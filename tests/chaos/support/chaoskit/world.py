@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from chaoskit.burst import Burst
 from chaoskit.bus import set_policy
-from chaoskit.faults import process_of
 from chaoskit.recovery import Recoveries
 from jetbridge.contracts.policies import FailoverPolicy
 from jetbridge.devstack.agents import AgentSpec
 from jetbridge.devstack.probes import listens
 from jetbridge.devstack.processes import ManagedProcess
+from jetbridge.devstack.servers.handle import ProcessLifecycle
 from jetbridge.devstack.stack import DevStack, StackOptions
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -99,7 +99,8 @@ class World:
     def mend(self) -> None:
         """Start again whatever a scenario left dead, and wait until it can be used."""
         for name in SERVERS:
-            if not process_of(getattr(self.stack, name)).alive:
+            lifecycle = getattr(self.stack, name).lifecycle
+            if isinstance(lifecycle, ProcessLifecycle) and not lifecycle.process.alive:
                 self.start_again(name)
         for part in ("gateway", "router", "sentinel", "bridge", "scheduler", "api-server"):
             self.start_again(part)
