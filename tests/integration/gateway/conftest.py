@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from jetbridge.bus.apply import apply
@@ -101,6 +102,7 @@ async def airflow():
 async def _airflow(listener):
     airflow = Airflow(url=f"http://127.0.0.1:{listener.getsockname()[1]}")
     app = FastAPI()
+    app.add_middleware(GZipMiddleware, minimum_size=1024)  # as Airflow's api-server does
 
     @app.get("/execution/health")
     async def health() -> Response:

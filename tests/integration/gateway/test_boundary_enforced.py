@@ -90,15 +90,16 @@ async def test_what_was_not_masked_is(task, method, path, body, masked):
     assert (await task(method, path, body)).json() == masked  # this Airflow answers what it was sent
 
 
-async def test_what_is_carried_over_is_stored_sealed_and_comes_back_opened(task):
+@pytest.mark.parametrize("value", ["private", "private" * 1000], ids=["small", "compressed by Airflow"])
+async def test_what_is_carried_over_is_stored_sealed_and_comes_back_opened(task, value):
     state = "/execution/task-instances/{ti}/state"
-    body = {"state": "deferred", "trigger_kwargs": {"a": "private"}, "next_kwargs": {"b": "private"}}
+    body = {"state": "deferred", "trigger_kwargs": {"a": "private"}, "next_kwargs": {"b": value}}
     stored = (await task("PATCH", state, body)).json()
     assert "private" not in json.dumps(stored)
     assert stored["trigger_kwargs"].keys() == stored["next_kwargs"].keys() == {SEALED}
     start = {"dag_run": {}, "next_method": "resume", "next_kwargs": stored["next_kwargs"] | {"event": 1}}
     began = (await task("PATCH", "/execution/task-instances/{ti}/run", start)).json()
-    assert began["next_kwargs"] == {"b": "private", "event": 1}
+    assert began["next_kwargs"] == {"b": value, "event": 1}
     assert began["next_method"] == "resume"
 
 

@@ -103,7 +103,8 @@ async def test_bodies_stream_both_ways(gateway, task, airflow):
     answer = await gateway.client.patch(target, content=parts(), headers=task[2])
     assert answer.content == b"x" * 1_000_000
     assert airflow.seen[-1]["headers"]["transfer-encoding"] == "chunked"
-    async with gateway.client.stream("GET", "/execution/xcoms/d/r/t/stream", headers=task[2]) as answer:
+    plain = task[2] | {"Accept-Encoding": "identity"}  # Airflow would compress pieces only as a whole
+    async with gateway.client.stream("GET", "/execution/xcoms/d/r/t/stream", headers=plain) as answer:
         chunks = answer.aiter_raw()
         assert await anext(chunks) == b"first"  # while Airflow has not finished
         airflow.release.set()

@@ -198,7 +198,9 @@ def _tables(rows: Sequence[Attempt]) -> Iterable[Table]:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
+    if (
+        seconds is None or seconds < 0
+    ):  # of a task that went on after its trigger, Airflow keeps the first start
         return ""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 

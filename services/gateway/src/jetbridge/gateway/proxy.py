@@ -146,7 +146,7 @@ class Proxy:
         self.boundary.check_operation(crossing, decision)
         if crossing.operation == START:
             # Its answer is read whole, as it may hold what this plane sealed.
-            relay = await self._forward(request, target, subject)
+            relay = await self._forward(request, target, subject, plain=True)
             return await relay.changed(lambda answer: self.boundary.opened_start(answer, crossing.task))
         if crossing.operation not in SCREENS:
             return await self._forward(request, target, subject)
@@ -197,10 +197,22 @@ class Proxy:
             raise unavailable("The lease cannot be checked now because NATS is away.") from exc
 
     async def _forward(
-        self, request: Request, target: str, workload_id: str, body: bytes | None = None
+        self,
+        request: Request,
+        target: str,
+        workload_id: str,
+        body: bytes | None = None,
+        *,
+        plain: bool = False,
     ) -> _Relay:
-        """Pass on a request; with ``body`` in place of its own if that was read already."""
+        """
+        Pass on a request; with ``body`` in place of its own if that was read already.
+
+        ``plain`` asks for an answer that can be read here: Airflow compresses those over 1 KiB.
+        """
         headers = CIMultiDict(forwarded_headers(request.scope["headers"], self.tokens.token_for(workload_id)))
+        if plain:
+            headers["accept-encoding"] = "identity"
         if body is not None:
             headers.popall("content-length", None)
         started = time.perf_counter()
@@ -275,9 +287,12 @@ class _Relay(Response):
         self._limit_seconds = limit_seconds
 
     async def changed(self, change: Callable[[bytes], bytes]) -> Response:
-        """Return the same answer with its content changed, if it is a good one and plain JSON."""
-        if self._answer.status != 200 or self._answer.headers.get("content-encoding"):
+        """Return the same answer with its content changed, if it is a good one."""
+        if self._answer.status != 200:
             return self
+        if self._answer.headers.get("content-encoding"):
+            self._answer.close()
+            raise _upstream("sent an answer compressed that was asked for plain", "")
         async with self._answer as answer:
             try:
                 content = await answer.read()
