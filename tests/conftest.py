@@ -17,6 +17,7 @@ os.environ["AIRFLOW_HOME"] = _airflow_home.name
 _TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Say which tests share expensive fixtures, so that pytest-xdist keeps them in one process.

@@ -31,6 +31,9 @@ def test_stranded_work_is_reported_and_then_moved(world):
         )
     )
     burst.prove(undisturbed=True)
+    burst.wait(
+        lambda: len(burst.told("jetbridge.moved")) >= 3, "the history of each task to say that it was moved"
+    )
     moved = {
         (one["task_id"], one["map_index"]): json.loads(one["extra"]) for one in burst.told("jetbridge.moved")
     }

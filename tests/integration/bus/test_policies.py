@@ -15,10 +15,16 @@ from jetbridge.contracts.records import OnAgentLost
 
 @pytest.fixture
 async def store(bus):
+    """The session's bucket, empty before and after: what is decided here holds for everybody's tests."""
     store = await PolicyStore.open(bus)
+    await forget_all(store)
+    yield store
+    await forget_all(store)
+
+
+async def forget_all(store):
     for record in await store.list():
         await store.remove(await store.get(record.scope))
-    return store
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import httpx
 import jwt
 import pytest
 
+from jetbridge.contracts.ids import LeaseKey
+
 REFERENCE = (
     b'{"jetbridge.xcom":1,"uri":"s3://site/d/r/t/-1/x.0f.json","bytes":12,'
     b'"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","encoding":"identity"}'
@@ -116,9 +118,13 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_whole(gateway, task):
         await gateway.client.get("/execution/xcoms/d/r/t/cut", headers=task[2])
 
 
-async def test_a_lost_lease_is_answered_as_airflows_client_understands(gateway, task, store, airflow):
+async def test_a_lost_lease_is_answered_as_airflows_client_understands(
+    gateway, task, store, airflow, eventually
+):
     workload_id, lease, headers = task
     await store.remove(workload_id)
+    # The mirror has it within milliseconds; until then its yes is believed.
+    await eventually(lambda: gateway.gateway.holdings.seen(LeaseKey.parse(lease)) is None)
     answer = await gateway.client.put(
         f"/execution/task-instances/{workload_id}/heartbeat", json={}, headers=headers
     )

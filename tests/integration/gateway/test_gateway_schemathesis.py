@@ -94,6 +94,11 @@ def described(address, certificates):
         return {**parameters, "name": NAME} if parameters and "name" in parameters else parameters
 
     @loaded.hook
+    def map_query(_context, query):
+        # How many triggers wait only a bridge can say, and there is none here: 503, as it should be.
+        return {**query, "role": "worker"} if query and query.get("role") == "triggerer" else query
+
+    @loaded.hook
     def map_body(_context, body):
         # A valid poll is held for as long as it asks; here every one is for work that does not exist.
         wait = body.get("wait_seconds", 0) if isinstance(body, dict) else None
