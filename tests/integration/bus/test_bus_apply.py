@@ -13,6 +13,8 @@ from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.contracts.subjects import EVENTS_STREAM, WORK_STREAM
 from jetbridge.devstack.ports import free_port
+from jetbridge.devstack.processes import Supervisor
+from jetbridge.devstack.servers import nats
 
 EVERYTHING = {config.name for config in declared(1)}
 
@@ -30,6 +32,19 @@ async def test_everything_is_missing_then_there_then_unchanged(empty):
     assert {d.stream for d in await apply(empty, 1)} == EVERYTHING
     assert await diff(empty, 1) == []
     assert await apply(empty, 1) == []
+
+
+async def test_all_of_it_outlives_a_restart_of_nats(run_directory):
+    with Supervisor(run_directory) as supervisor:
+        server = nats.start(supervisor)
+        if not server.restartable:
+            pytest.skip("needs a NATS server that can be stopped; the environment names one")
+        async with open_bus(BusSettings(url=server.url), "tests") as bus:
+            await apply(bus, 1)
+        server.kill()
+        server.start()
+        async with open_bus(BusSettings(url=server.url), "tests") as bus:
+            assert await diff(bus, 1) == []
 
 
 async def test_two_at_once_end_the_same(empty):

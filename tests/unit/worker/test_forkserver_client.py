@@ -110,7 +110,7 @@ async def test_one_that_keeps_dying_is_given_up(keep, program):
     kept = keep(program)
     with capture_logs() as logs, pytest.raises(ForkServerError, match="died 5 times"):
         await asyncio.wait_for(asyncio.shield(kept.keeping), 60)
-    assert [entry["how"] for entry in logs] == ["ended with status 3"] * 5
+    assert [entry["how"] for entry in logs if "how" in entry] == ["ended with status 3"] * 5
     assert not kept.keeper.ready
 
 

@@ -11,7 +11,7 @@ from jetbridge.contracts.subjects import TOKEN_USES_BUCKET
 
 
 class TokenUseStore:
-    """Volatile facts about tokens: the bucket is in NATS' memory. The newest write of a token wins."""
+    """Volatile facts about tokens, on which nothing is decided. The newest write of a token wins."""
 
     def __init__(self, bucket: RecordBucket[TokenUseRecord]) -> None:
         """Use :meth:`open` instead."""
@@ -28,7 +28,7 @@ class TokenUseStore:
         await self.bucket.put(token_id, use)
 
     async def all(self) -> dict[str, TokenUseRecord]:
-        """Return the last use of every token that was used since NATS has its memory."""
+        """Return the last use of every token that was used since there is the bucket."""
         try:
             keys = await answered(self.bucket.kv.keys())
         except NoKeysError:

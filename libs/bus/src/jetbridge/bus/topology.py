@@ -106,14 +106,13 @@ class Bucket:
     """
     A KV bucket as it must be. One revision is kept of each key: records are state, not history.
 
-    With ``max_age`` (seconds) a record that is not written again disappears: a lease by NATS' clock. What
-    is in memory is lost when all replicas restart.
+    With ``max_age`` (seconds) a record that is not written again disappears: a lease by NATS' clock. All
+    are in files: a bucket in memory is gone after a restart of NATS, and whoever needs it could not start.
     """
 
     name: str
     max_value_bytes: int = MAX_RECORD_BYTES
     max_age: float = 0
-    storage: api.StorageType = api.StorageType.FILE
 
     def config(self, replicas: int) -> api.StreamConfig:
         """Return the stream behind the bucket, laid out as every NATS client does (NATS ADR-8)."""
@@ -125,7 +124,7 @@ class Bucket:
             max_msgs_per_subject=1,
             max_msg_size=self.max_value_bytes,
             max_age=self.max_age,
-            storage=self.storage,
+            storage=api.StorageType.FILE,
             num_replicas=replicas,
             duplicate_window=_duplicate_window(self.max_age),
             deny_delete=True,
@@ -194,7 +193,7 @@ BUCKETS: tuple[Bucket, ...] = (
     Bucket(name=WORKLOADS_BUCKET),
     Bucket(name=AGENTS_BUCKET),
     Bucket(name=TOKENS_BUCKET),
-    Bucket(name=TOKEN_USES_BUCKET, storage=api.StorageType.MEMORY),
+    Bucket(name=TOKEN_USES_BUCKET),
     Bucket(name=KEYS_BUCKET),
     Bucket(name=HEALTH_BUCKET),
     Bucket(name=LANES_BUCKET),

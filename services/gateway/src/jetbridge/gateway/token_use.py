@@ -2,7 +2,7 @@
 When and from where tokens are used, for people who decide which one can go.
 
 A request only notes it in memory; a side task writes, and each token at most once a minute. What a gateway
-had not written when it died is lost, as is all of it with NATS' memory: nothing is decided by it.
+had not written when it died is lost: nothing is decided by it.
 """
 
 from __future__ import annotations
