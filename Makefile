@@ -16,8 +16,8 @@ MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 SOURCES := $(patsubst %/pyproject.toml,%/src,$(MEMBERS))
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 
-# Tests wait more than they compute. The tests of one file, which may share a whole stack, stay in one process.
-IN_PARALLEL := --numprocesses 2 --dist loadfile
+# Tests wait more than they compute.
+IN_PARALLEL := --numprocesses 2 --dist load
 
 # Where PYTHONDONTWRITEBYTECODE is set, importing Airflow takes seconds unless it was compiled at installation.
 SYNC := $(UV) sync --frozen --compile-bytecode --quiet
