@@ -16,6 +16,7 @@ import msgspec
 
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.errors import BusError
+from jetbridge.bus.kv import Versioned
 from jetbridge.bus.policies import PolicyStore
 from jetbridge.bus.policy_words import PolicyTextError, apply_words, describe
 from jetbridge.bus.settings import BusSettings
@@ -102,14 +103,7 @@ async def _set(arguments: argparse.Namespace, store: PolicyStore) -> int:
         return await _set_all(_read(arguments.file), store)
     before = await store.get(arguments.scope)
     old = before.record if before else _empty(arguments.scope)
-    after = msgspec.structs.replace(
-        apply_words(old, arguments.words), changed_at=datetime.now(UTC), changed_by=_me()
-    )
-    if not _is_empty(after):
-        await store.change(before, after)
-    elif before is not None:
-        await store.remove(before)
-    _say_changes(old, after)
+    await _write(store, before, apply_words(old, arguments.words))
     return 0
 
 
@@ -119,13 +113,18 @@ async def _set_all(wanted: dict[str, PolicyRecord], store: PolicyStore) -> int:
         old, new = before.record if before else _empty(scope), wanted.get(scope) or _empty(scope)
         if _decided(old) == _decided(new):
             continue
-        after = msgspec.structs.replace(new, changed_at=datetime.now(UTC), changed_by=_me())
-        if not _is_empty(after):
-            await store.change(before, after)
-        elif before is not None:
-            await store.remove(before)
-        _say_changes(old, after)
+        await _write(store, before, new)
     return 0
+
+
+async def _write(store: PolicyStore, before: Versioned[PolicyRecord] | None, wanted: PolicyRecord) -> None:
+    """Make a scope's policy the wanted one, where an empty one is none, and say what that changed."""
+    after = msgspec.structs.replace(wanted, changed_at=datetime.now(UTC), changed_by=_me())
+    if not _is_empty(after):
+        await store.change(before, after)
+    elif before is not None:
+        await store.remove(before)
+    _say_changes(before.record if before else _empty(after.scope), after)
 
 
 async def _diff(arguments: argparse.Namespace, store: PolicyStore) -> int:

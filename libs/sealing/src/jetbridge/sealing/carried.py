@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from jetbridge.contracts.masking import SEALED, is_sealed
 from jetbridge.sealing.keyring import Sealer, SealingError
 
@@ -47,6 +49,26 @@ class Task(NamedTuple):
     def purpose(self, what: Carried) -> str:
         """Return what an envelope is bound to."""
         return json.dumps([what.value, *self])
+
+
+class _TaskOfTrigger(msgspec.Struct):
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+
+class _Spec(msgspec.Struct):
+    ti: _TaskOfTrigger | None = None
+
+
+_specs = msgspec.json.Decoder(_Spec)
+
+
+def task_of_trigger(spec: bytes) -> Task | None:
+    """Return the task that waits for a trigger, from Airflow's workload as JSON; None when none does."""
+    ti = _specs.decode(spec).ti
+    return Task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti else None
 
 
 def seal(keys: Sealer, task: Task, what: Carried, value: Any) -> dict[str, str]:

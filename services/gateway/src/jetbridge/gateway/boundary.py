@@ -44,20 +44,6 @@ log = structlog.get_logger(__name__)
 _results = msgspec.json.Decoder(ParsingResult)
 
 
-class _TaskOfTrigger(msgspec.Struct):
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
-
-
-class _Spec(msgspec.Struct):
-    ti: _TaskOfTrigger | None = None
-
-
-_specs = msgspec.json.Decoder(_Spec)
-
-
 def _main_classes() -> dict[str, DataClass]:
     """Return what a request to each operation mainly is: the class that always crosses with it."""
     found: dict[str, DataClass] = {}
@@ -173,10 +159,9 @@ class Boundary:
         if SEALED not in start.arguments:
             return start
         document = msgspec.json.decode(start.arguments)
-        ti = _specs.decode(start.spec).ti
-        if ti is None or not is_sealed(document) or not self._at_rest.opens(document[SEALED]):
+        task = carried.task_of_trigger(start.spec)
+        if task is None or not is_sealed(document) or not self._at_rest.opens(document[SEALED]):
             return start
-        task = Task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
         try:
             arguments = carried.open_(self._at_rest, task, Carried.TRIGGER_ARGUMENTS, document)
         except SealingError as exc:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.sdk.serde import serialize
 from airflow.triggers.base import BaseTaskEndEvent
@@ -24,33 +23,18 @@ from jetbridge.sealing.carried import Carried, Task
 from jetbridge.sealing.keyring import Sealer, SealingError
 
 
-class _TaskOfTrigger(msgspec.Struct):
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
-
-
-class _Spec(msgspec.Struct):
-    ti: _TaskOfTrigger | None = None
-
-
-_specs = msgspec.json.Decoder(_Spec)
-
-
 def opened_arguments(keys: Sealer | None, start: TriggerStart) -> str:
     """Return a trigger's arguments as JSON text; raises :class:`SealingError`, which says what to do."""
     if SEALED not in start.arguments:
         return start.arguments
-    document, ti = json.loads(start.arguments), _specs.decode(start.spec).ti
-    if not is_sealed(document) or ti is None:
+    document, task = json.loads(start.arguments), carried.task_of_trigger(start.spec)
+    if not is_sealed(document) or task is None:
         return start.arguments
     if keys is None:
         raise SealingError(
             "the trigger's arguments were sealed with a site's key and this triggerer has none. Give all "
             "agents of a site the same JETBRIDGE_AGENT_SITE_KEY_FILE"
         )
-    task = Task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
     arguments = carried.open_(keys, task, Carried.TRIGGER_ARGUMENTS, document)
     return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
