@@ -20,8 +20,9 @@ from jetbridge.sentinel.site.checks import (
     run_check,
 )
 from jetbridge.sentinel.site.metrics import SiteMetrics
-from jetbridge.sentinel.site.pages import Pages, serving
+from jetbridge.sentinel.site.pages import Pages
 from jetbridge.sentinel.site.view import SiteView, seen
+from jetbridge.telemetry.status import serving
 
 
 async def failing():

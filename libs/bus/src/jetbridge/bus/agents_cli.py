@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from jetbridge.bus.errors import BusError
 from jetbridge.bus.fleet import AgentState, AgentView, read_fleet
 from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.settings import BusSettings
+from jetbridge.cli.output import answer, moment, note
 from jetbridge.cli.tables import table
 
 NOTHING_SELECTED = 3
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     try:
         return asyncio.run(_run(arguments))
     except BusError as exc:
-        _note(f"jetbridge agents {arguments.command}: {exc}")
+        note(f"jetbridge agents {arguments.command}: {exc}")
         return 1
 
 
@@ -91,7 +91,7 @@ def _command(commands: Any, name: str, run: Command, what: str) -> argparse.Argu
 async def _run(arguments: argparse.Namespace) -> int:
     must_select = arguments.command != "list"
     if must_select and not arguments.names and arguments.queue is None and arguments.site is None:
-        _note(f"jetbridge agents {arguments.command}: name agents, or select them with --queue or --site")
+        note(f"jetbridge agents {arguments.command}: name agents, or select them with --queue or --site")
         return 2
     async with open_bus(BusSettings(), "jetbridge-agents") as bus:
         run: Command = arguments.run
@@ -104,7 +104,7 @@ async def _select(arguments: argparse.Namespace, bus: Bus) -> list[AgentView]:
     known = {view.agent.name for view in fleet}
     for name in arguments.names:
         if name not in known:
-            _note(f"there is no agent {name!r}; see 'jetbridge agents list --all'")
+            note(f"there is no agent {name!r}; see 'jetbridge agents list --all'")
     return [
         view
         for view in fleet
@@ -118,7 +118,7 @@ def _selected_code(arguments: argparse.Namespace, views: list[AgentView]) -> int
     """Return the exit code after a command that did what it could for ``views``."""
     missing = set(arguments.names) - {view.agent.name for view in views}
     if not views:
-        _note("no agent was selected")
+        note("no agent was selected")
     return NOTHING_SELECTED if missing or not views else 0
 
 
@@ -129,22 +129,22 @@ async def _list(arguments: argparse.Namespace, bus: Bus) -> int:
     views = await _select(arguments, bus)
     shown = [view for view in views if arguments.all or arguments.names or view.state is not AgentState.GONE]
     if arguments.json:
-        _answer(json.dumps([_facts(view) for view in shown], indent=2))
+        answer(json.dumps([_facts(view) for view in shown], indent=2))
     elif shown:
-        _answer(table([_row(view) for view in shown]))
+        answer(table([_row(view) for view in shown]))
     else:
-        _note("no agents" if arguments.all else "no agents; '--all' shows those that are gone, too")
+        note("no agents" if arguments.all else "no agents; '--all' shows those that are gone, too")
     return _selected_code(arguments, views) if arguments.names else 0
 
 
 async def _show(arguments: argparse.Namespace, bus: Bus) -> int:
     views = await _select(arguments, bus)
     if arguments.json:
-        _answer(json.dumps([_facts(view) for view in views], indent=2))
+        answer(json.dumps([_facts(view) for view in views], indent=2))
     else:
         for view in views:
-            _answer("\n".join(f"{name:<13}{_text(value)}".rstrip() for name, value in _facts(view).items()))
-            _answer("")
+            answer("\n".join(f"{name:<13}{_text(value)}".rstrip() for name, value in _facts(view).items()))
+            answer("")
     return _selected_code(arguments, views)
 
 
@@ -169,18 +169,18 @@ def _facts(view: AgentView) -> dict[str, Any]:
         "site": agent.site,
         "state": view.state.value,
         "why": view.why,
-        "since": _time(health.since) if health else "",
+        "since": moment(health.since) if health else "",
         "queues": list(agent.queues),
         "slots": agent.slots,
         "leases": list(view.leases),
         "labels": agent.labels,
         "instance": agent.instance,
-        "registered": _time(agent.registered_at),
+        "registered": moment(agent.registered_at),
         "version": agent.software_version,
         "logs": agent.log_store,
         "attested": bool(health and health.attested),
-        "cordoned": _time(order.since) if order else "",
-        "hand_over_at": _time(order.drain.hand_over_at) if order and order.drain else "",
+        "cordoned": moment(order.since) if order else "",
+        "hand_over_at": moment(order.drain.hand_over_at) if order and order.drain else "",
     }
 
 
@@ -192,7 +192,7 @@ async def _cordon(arguments: argparse.Namespace, bus: Bus) -> int:
     for view in views:
         new = await store.cordon(view.agent.name, arguments.reason)
         running = f"; {len(view.leases)} leases go on" if view.leases else ""
-        _answer(f"{view.agent.name}: {'cordoned' if new else 'was cordoned already'}{running}")
+        answer(f"{view.agent.name}: {'cordoned' if new else 'was cordoned already'}{running}")
     return _selected_code(arguments, views)
 
 
@@ -203,7 +203,7 @@ async def _uncordon(arguments: argparse.Namespace, bus: Bus) -> int:
         text = "takes work again" if changed else "was not cordoned"
         if changed and view.state is AgentState.DRAINING:
             text = "its name takes work again; a process that has begun to drain still ends"
-        _answer(f"{view.agent.name}: {text}")
+        answer(f"{view.agent.name}: {text}")
     return _selected_code(arguments, views)
 
 
@@ -217,9 +217,9 @@ async def _drain(arguments: argparse.Namespace, bus: Bus) -> int:
         at = order.drain.hand_over_at if order.drain else hand_over_at
         latest = max(latest, at)
         if view.state in _ENDED:
-            _answer(f"{agent.name}: has ended already ({view.state}); its name is cordoned")
+            answer(f"{agent.name}: has ended already ({view.state}); its name is cordoned")
         else:
-            _answer(f"{agent.name}: drains {len(view.leases)} leases, hands over at {_time(at)}")
+            answer(f"{agent.name}: drains {len(view.leases)} leases, hands over at {moment(at)}")
     if arguments.wait and views and not await _await_ends(bus, views, latest + WAIT_MARGIN):
         return STILL_THERE
     return _selected_code(arguments, views)
@@ -234,11 +234,11 @@ async def _await_ends(bus: Bus, views: list[AgentView], until: datetime) -> bool
             view = now.get(name)
             if view is None or view.agent.instance != instance or view.state in _ENDED:
                 del waiting[name]
-                _answer(f"{name}: ended")
+                answer(f"{name}: ended")
         if not waiting:
             return True
         if datetime.now(UTC) > until:
-            _note(f"still there: {', '.join(sorted(waiting))}")
+            note(f"still there: {', '.join(sorted(waiting))}")
             return False
         await asyncio.sleep(_LOOK_SECONDS)
 
@@ -254,10 +254,6 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _time(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,7})([smh]?)", text)
     if match is None:
@@ -269,11 +265,3 @@ def _reason(text: str) -> str:
     if len(text) > _MAX_REASON or not text.isprintable():
         raise argparse.ArgumentTypeError(f"a reason has at most {_MAX_REASON} printable characters")
     return text
-
-
-def _answer(text: str) -> None:
-    print(text)  # noqa: T201 - the command's answer
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - a note to the person, kept out of the answer

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from jetbridge.bus.audit_log import Head, Row, Totals, Verifier, read_audit
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.settings import BusSettings
+from jetbridge.cli.output import answer, note
 
 BROKEN_EXIT_CODE = 3
 """``verify`` ends with this when a record was changed, removed or moved."""
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     try:
         return asyncio.run(_run(arguments))
     except (BusError, OSError, ValueError) as exc:
-        print(f"jetbridge boundary {arguments.command}: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
+        note(f"jetbridge boundary {arguments.command}: {exc}")
         return 1
 
 
@@ -74,9 +74,9 @@ async def _report(arguments: argparse.Namespace, bus: Bus) -> int:
             dict(zip(_COLUMNS, row, strict=True)) | {"count": count, "bytes": size}
             for row, (count, size) in rows.items()
         ]
-        _answer(json.dumps(named, indent=2))
+        answer(json.dumps(named, indent=2))
     else:
-        _answer(_table(rows) if rows else "nothing was counted")
+        answer(_table(rows) if rows else "nothing was counted")
     return 0
 
 
@@ -88,14 +88,14 @@ async def _verify(arguments: argparse.Namespace, bus: Bus) -> int:
     problems = verifier.finish(datetime.now(UTC))
     for name, chain in sorted(verifier.chains.items()):
         end = "ended in order" if chain.closed else "is running, or was killed and lacks what it last counted"
-        _answer(f"{name}: records {chain.first} to {chain.sequence}, head {chain.head}, {end}")
+        answer(f"{name}: records {chain.first} to {chain.sequence}, head {chain.head}, {end}")
     if problems:
-        _answer("\n".join(f"BROKEN {problem}" for problem in problems))
+        answer("\n".join(f"BROKEN {problem}" for problem in problems))
         return BROKEN_EXIT_CODE
     if arguments.heads:
         heads = {name: [chain.sequence, chain.head] for name, chain in verifier.chains.items()}
         arguments.heads.write_text(json.dumps(heads, indent=1) + "\n")
-    _answer(f"{records} records in {len(verifier.chains)} chains, all whole")
+    answer(f"{records} records in {len(verifier.chains)} chains, all whole")
     return 0
 
 
@@ -130,7 +130,3 @@ def _moment(text: str) -> datetime:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text!r} is no time and no age such as 30m, 12h or 7d") from exc
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _answer(text: str) -> None:
-    print(text)  # noqa: T201 - the command's answer

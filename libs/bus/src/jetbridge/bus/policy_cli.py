@@ -20,6 +20,7 @@ from jetbridge.bus.kv import Versioned
 from jetbridge.bus.policies import PolicyStore
 from jetbridge.bus.policy_words import PolicyTextError, apply_words, describe
 from jetbridge.bus.settings import BusSettings
+from jetbridge.cli.output import answer, note
 from jetbridge.contracts.boundary import CLASSES, Handling, Rule, decide
 from jetbridge.contracts.ids import InvalidIdError
 from jetbridge.contracts.policies import PolicyRecord, boundary_rule, check_scope, failover
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     try:
         return asyncio.run(_run(arguments))
     except (BusError, PolicyTextError, OSError) as exc:
-        _note(f"jetbridge policy {arguments.command}: {exc}")
+        note(f"jetbridge policy {arguments.command}: {exc}")
         return USAGE_EXIT_CODE if isinstance(exc, PolicyTextError) else 1
 
 
@@ -76,13 +77,13 @@ async def _show(arguments: argparse.Namespace, store: PolicyStore) -> int:
     if arguments.queue:
         effective = failover(records, arguments.queue, arguments.site)
         holds = msgspec.to_builtins(effective) | {"boundary": _boundary(records, arguments)}
-        _answer(json.dumps(holds, indent=2))
+        answer(json.dumps(holds, indent=2))
     elif arguments.json:
-        _answer(json.dumps([_decided(record) for record in records.values()], indent=2))
+        answer(json.dumps([_decided(record) for record in records.values()], indent=2))
     elif records:
-        _answer("\n".join(line for record in records.values() for line in describe(record)))
+        answer("\n".join(line for record in records.values() for line in describe(record)))
     else:
-        _note("There are no policies: the defaults hold. 'jetbridge policy set --help' says how to make one.")
+        note("There are no policies: the defaults hold. 'jetbridge policy set --help' says how to make one.")
     return 0
 
 
@@ -134,7 +135,7 @@ async def _diff(arguments: argparse.Namespace, store: PolicyStore) -> int:
         for scope in sorted(wanted.keys() | there.keys())
         for line in _changes(there.get(scope) or _empty(scope), wanted.get(scope) or _empty(scope))
     ]
-    _answer("\n".join(lines) if lines else "as in the file")
+    answer("\n".join(lines) if lines else "as in the file")
     return DRIFT_EXIT_CODE if lines else 0
 
 
@@ -186,7 +187,7 @@ def _changes(before: PolicyRecord, after: PolicyRecord) -> list[str]:
 
 
 def _say_changes(before: PolicyRecord, after: PolicyRecord) -> None:
-    _answer("\n".join(_changes(before, after)) or f"{after.scope}: nothing to change")
+    answer("\n".join(_changes(before, after)) or f"{after.scope}: nothing to change")
 
 
 def _empty(scope: str) -> PolicyRecord:
@@ -216,11 +217,3 @@ def _me() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         return "unknown"
-
-
-def _answer(text: str) -> None:
-    print(text)  # noqa: T201 - the command's answer
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - a note to the person, kept out of the answer

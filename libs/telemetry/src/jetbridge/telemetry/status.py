@@ -14,7 +14,7 @@ from prometheus_client.exposition import make_wsgi_app
 from jetbridge.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
@@ -52,7 +52,18 @@ def status_server(port: int, metrics: Metrics, is_well: Callable[[], bool]) -> I
         start_response("200 OK" if well else "503 Service Unavailable", _TEXT)
         return [b"well\n" if well else b"not well\n"]
 
-    with make_server("", port, app, _Server, _Handler) as server:
+    with serving(app, "", port) as served_at:
+        yield served_at
+
+
+@contextmanager
+def serving(app: WSGIApplication, host: str, port: int) -> Iterator[int]:
+    """
+    Serve a WSGI application in a thread until the block ends; yields the port.
+
+    Raises ``OSError`` when the address cannot be taken.
+    """
+    with make_server(host, port, app, _Server, _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
         thread.start()
         try:

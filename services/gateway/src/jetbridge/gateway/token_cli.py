@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from jetbridge.bus.token_admin import (
 )
 from jetbridge.bus.token_uses import TokenUseStore
 from jetbridge.bus.tokens import DEFAULT_LIFE, DEFAULT_OVERLAP, TokenStore
+from jetbridge.cli.output import answer, moment, note
 from jetbridge.cli.tables import table
 from jetbridge.contracts.api import Role
 from jetbridge.contracts.scopes import MAX_SCOPES, TokenScopes, networks
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     try:
         return asyncio.run(_run(arguments))
     except BusError as exc:
-        _note(f"jetbridge token {arguments.command}: {exc}")
+        note(f"jetbridge token {arguments.command}: {exc}")
         return 1
 
 
@@ -137,21 +137,21 @@ async def _create(arguments: argparse.Namespace, stores: _Stores) -> int:
     )
     life = timedelta(days=arguments.expires_in_days)
     token, record = await stores.tokens.create(arguments.name, life, scopes, arguments.certificate)
-    _note(f"token {record.id} for {record.name!r}, valid until {_time(record.expires_at)}.")
-    _note(f"It may be used for: {describe(scopes)}.")
-    _note("It is shown this once. Give it to the agent in a file: jetbridge worker --token-file FILE")
-    _answer(str(token))
+    note(f"token {record.id} for {record.name!r}, valid until {moment(record.expires_at)}.")
+    note(f"It may be used for: {describe(scopes)}.")
+    note("It is shown this once. Give it to the agent in a file: jetbridge worker --token-file FILE")
+    answer(str(token))
     return 0
 
 
 async def _list(arguments: argparse.Namespace, stores: _Stores) -> int:
     found = await views(stores.tokens, stores.uses)
     if arguments.json:
-        _answer(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        answer(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     elif found:
-        _answer(table([_row(view) for view in found]))
+        answer(table([_row(view) for view in found]))
     else:
-        _note("There are no tokens; 'jetbridge token create' makes one.")
+        note("There are no tokens; 'jetbridge token create' makes one.")
     return 0
 
 
@@ -159,19 +159,19 @@ async def _rotate(arguments: argparse.Namespace, stores: _Stores) -> int:
     life = timedelta(days=arguments.expires_in_days)
     rotated = await stores.tokens.rotate(arguments.id, arguments.overlap, life)
     if rotated is None:
-        _note(
+        note(
             f"jetbridge token rotate: there is no token {arguments.id} that could be rotated; a revoked one "
             "cannot. See 'jetbridge token list'"
         )
         return 1
     token, record = rotated
-    _note(f"token {record.id} for {record.name!r} has a new secret, valid until {_time(record.expires_at)}.")
+    note(f"token {record.id} for {record.name!r} has a new secret, valid until {moment(record.expires_at)}.")
     if record.previous_until and datetime.now(UTC) < record.previous_until:
-        _note(f"The secret before is taken until {_time(record.previous_until)}.")
-    _note(
+        note(f"The secret before is taken until {moment(record.previous_until)}.")
+    note(
         "It is shown this once. Agents read their token file at each registration, so replacing it is enough."
     )
-    _answer(str(token))
+    answer(str(token))
     return 0
 
 
@@ -179,10 +179,10 @@ async def _revoke(arguments: argparse.Namespace, stores: _Stores) -> int:
     before = await stores.tokens.get(arguments.id)
     record = await stores.tokens.revoke(arguments.id)
     if record is None or record.revoked_at is None:
-        _note(f"jetbridge token revoke: there is no token {arguments.id}; see 'jetbridge token list'")
+        note(f"jetbridge token revoke: there is no token {arguments.id}; see 'jetbridge token list'")
         return 1
     already = "was already" if before and before.revoked_at else "is"
-    _note(f"token {record.id} for {record.name!r} {already} revoked ({_time(record.revoked_at)}).")
+    note(f"token {record.id} for {record.name!r} {already} revoked ({moment(record.revoked_at)}).")
     return 0
 
 
@@ -191,16 +191,12 @@ def _row(view: TokenView) -> dict[str, str]:
         "id": view.id,
         "name": view.name,
         "state": view.state,
-        "created": _time(view.created_at),
-        "expires": _time(view.expires_at),
-        "used": _time(view.last_used_at) if view.last_used_at else "",
+        "created": moment(view.created_at),
+        "expires": moment(view.expires_at),
+        "used": moment(view.last_used_at) if view.last_used_at else "",
         "from": view.last_used_from or "",
         "for": describe(view.scopes),
     }
-
-
-def _time(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _name(text: str) -> str:
@@ -267,11 +263,3 @@ def _id(text: str) -> str:
         # The text is not repeated: it may be a whole token, pasted by mistake.
         raise argparse.ArgumentTypeError("a token's id has 12 lower-case characters, the part after 'jb_'")
     return text
-
-
-def _answer(text: str) -> None:
-    print(text)  # noqa: T201 - the command's answer
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - a note to the person, kept out of the answer

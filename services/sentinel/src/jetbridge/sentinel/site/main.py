@@ -29,13 +29,14 @@ from jetbridge.sentinel.site.calls import SentinelClient, SentinelSession
 from jetbridge.sentinel.site.checks import checks_of, keep_checking
 from jetbridge.sentinel.site.kubernetes import Pods
 from jetbridge.sentinel.site.metrics import SiteMetrics
-from jetbridge.sentinel.site.pages import Pages, serving
+from jetbridge.sentinel.site.pages import Pages
 from jetbridge.sentinel.site.pods import watch_pods
 from jetbridge.sentinel.site.processes import ProcessWatcher
 from jetbridge.sentinel.site.settings import SiteSentinelSettings
 from jetbridge.sentinel.site.telling import report_site, tell_ends
 from jetbridge.sentinel.site.view import SiteView
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.status import serving
 
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge sentinel site"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from socketserver import ThreadingMixIn
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import msgspec
 
@@ -77,26 +73,3 @@ class Pages:
             case "/healthz":
                 return "503 Service Unavailable", "text/plain", b"the sentinel's loop is stuck\n"
         return "404 Not Found", "text/plain", b"see /status, /metrics and /healthz\n"
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Quiet(WSGIRequestHandler):
-    timeout = 10
-
-    def log_message(self, *_arguments: object) -> None:
-        """Say nothing: probes come every few seconds."""
-
-
-@contextmanager
-def serving(pages: Pages, host: str, port: int) -> Iterator[int]:
-    """Serve in a thread; yield the port. Raises :class:`OSError` when the address cannot be taken."""
-    with make_server(host, port, pages, server_class=_Server, handler_class=_Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
