@@ -16,8 +16,8 @@ MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 SOURCES := $(patsubst %/pyproject.toml,%/src,$(MEMBERS))
 PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
 
-# Tests wait more than they compute.
-IN_PARALLEL := --numprocesses 2 --dist load
+# Tests wait more than they compute. File by file, because the tests of a file share servers.
+IN_PARALLEL := --numprocesses 2 --dist loadfile
 
 # Where PYTHONDONTWRITEBYTECODE is set, importing Airflow takes seconds unless it was compiled at installation.
 SYNC := $(UV) sync --frozen --compile-bytecode --quiet

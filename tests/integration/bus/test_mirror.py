@@ -1,13 +1,16 @@
 """A bucket in memory follows the bucket, through deletions and a server that was away."""
 
 import asyncio
+import uuid
 from contextlib import suppress
 
 import pytest
 
 from jetbridge.bus.errors import BusError
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.contracts.subjects import ORDERS_BUCKET
 
 
 @pytest.fixture
@@ -95,3 +98,22 @@ async def test_catches_up_after_the_server_was_away(store, workload, mirror, eve
                     break
                 await asyncio.sleep(0.1)
     await eventually(lambda: mirror.get(gone.workload_id) is None and mirror.get(new.workload_id), 30)
+
+
+async def test_all_of_a_bucket_with_one_record_is_never_nothing(bus):
+    store = await OrderStore.open(bus)
+    agent = f"a-{uuid.uuid4().hex[:8]}"
+    await store.cordon(agent)
+    for _ in range(50):
+        found = await asyncio.gather(*(store.bucket.all() for _ in range(4)))
+        assert all(agent in records for records in found)
+    await store.uncordon(agent)
+
+
+async def test_reading_a_bucket_leaves_no_consumer_behind(bus):
+    store = await OrderStore.open(bus)
+    before = await bus.js.consumers_info(f"KV_{ORDERS_BUCKET}")
+    for _ in range(5):
+        await store.bucket.all()
+    after = await bus.js.consumers_info(f"KV_{ORDERS_BUCKET}")
+    assert {one.name for one in after} <= {one.name for one in before}

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from contextlib import AsyncExitStack
 
 import pytest
 import redis.asyncio as redis
@@ -14,6 +15,7 @@ from jetbridge.bus.health import HealthStore
 from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.tasks import end_tasks
 from jetbridge.bus.workloads import NewWorkload, WorkloadStore, terms_of
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.presence import GATEWAYS_KEY, PRESENCE_KEY, member_of
@@ -41,7 +43,20 @@ async def store(bus):
 
 
 @pytest.fixture
-async def running():
+async def open_redis(redis_url):
+    """Make clients of the session's Redis, closed after whatever runs with them has ended."""
+    async with AsyncExitStack() as stack:
+
+        def make(**options):
+            client = redis.from_url(redis_url, **options)
+            stack.push_async_callback(client.aclose)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+async def running(open_redis):  # noqa: ARG001 - ends before the clients it uses are closed
     """Run coroutines for the length of a test."""
     tasks = []
 
@@ -50,12 +65,7 @@ async def running():
         return tasks[-1]
 
     yield run
-    pending = set(tasks)
-    while pending:  # Python 3.11's wait_for, inside nats-py, swallows a cancellation now and then
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
-    await asyncio.gather(*tasks, return_exceptions=True)  # servers may be gone already; tests assert effects
+    await end_tasks(tasks)  # servers may be gone already; tests assert effects
 
 
 @pytest.fixture
@@ -67,9 +77,8 @@ async def health(bus, running):
 
 
 @pytest.fixture
-async def presence(redis_url):
-    async with redis.from_url(redis_url) as client:
-        yield Presence(client)
+async def presence(open_redis):
+    return Presence(open_redis())
 
 
 class Presence:
@@ -100,15 +109,11 @@ def agent():
 
 
 @pytest.fixture
-async def start_sentinel(bus, store, redis_url, running):
-    clients = []
-
+async def start_sentinel(bus, store, open_redis, running):
     async def start(limits=FAST):
         health_store = await HealthStore.open(bus)
         mirror = BucketMirror(bus, health_store.bucket)
         watch = SilenceWatch(limits, max_gap_seconds=5)
-        client = redis.from_url(redis_url, socket_timeout=1)
-        clients.append(client)
         verdicts = Verdicts(watch, health_store, mirror, store, SentinelMetrics())
         orders = BucketMirror(bus, (await OrderStore.open(bus)).bucket)
         agents = BucketMirror(bus, (await AgentStore.open(bus)).bucket)
@@ -118,12 +123,10 @@ async def start_sentinel(bus, store, redis_url, running):
         running(orders.run())
         running(agents.run())
         states = States(mirror, orders, agents)
-        running(keep_watch(bus, Lookout(client, beats), verdicts, states, LOOK_SECONDS))
+        running(keep_watch(bus, Lookout(open_redis(socket_timeout=1), beats), verdicts, states, LOOK_SECONDS))
         return states
 
-    yield start
-    for client in clients:
-        await client.aclose()
+    return start
 
 
 @pytest.fixture

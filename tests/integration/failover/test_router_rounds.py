@@ -74,7 +74,7 @@ async def test_the_lease_of_a_lost_agent_is_fenced_requeued_and_gone(
     await start_router()
     await say(agent, Health.LOST)
     await eventually(lambda: _gone(store, key))
-    assert airflow.asked == [key.workload_id]
+    assert airflow.asked.count(key.workload_id) == 1  # other tests' agents are lost in the same bucket
     with pytest.raises(LeaseLostError):
         await store.finish(key, agent[0], Outcome.SUCCEEDED, 0, "")
 

@@ -91,7 +91,7 @@ async def test_of_two_tokens_that_race_for_a_name_one_wins(start_gateway, make_a
         assert sorted(answer.status_code for answer in answers) == [200, 403]
 
 
-async def test_rotation_overlaps_and_ends(make_agent, tokens, problem):
+async def test_rotation_overlaps_and_ends(gateway, make_agent, tokens, problem, eventually):
     agent = await make_agent()
     await agent.register()
     before = agent.token
@@ -102,7 +102,8 @@ async def test_rotation_overlaps_and_ends(make_agent, tokens, problem):
     agent.token = str(new)
     assert (await agent.register()).status_code == 200, "the new one is taken at once"
     assert (await agent.heartbeat()).status_code == 200
-    newer, _ = await tokens.rotate(token_id(agent), timedelta(0))
+    newer, record = await tokens.rotate(token_id(agent), timedelta(0))
+    await eventually(lambda: gateway.gateway.gatekeeper.tokens.get(newer.id).record == record)
     problem(await agent.register(), "unauthenticated")
     agent.token = before
     problem(await agent.register(), "unauthenticated")

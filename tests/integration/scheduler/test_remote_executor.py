@@ -96,7 +96,8 @@ async def test_revoked_work_is_taken_from_the_agent_that_has_it(executor, plane,
     await until(executor, lambda: executor.running)
     await plane.lease()
     queue(executor, waiting)
-    await until(executor, lambda: len(executor.running) == 2)
+    await until(executor, lambda: len(executor.running) == 2 and executor.event_buffer)
+    assert executor.get_event_buffer() == {running.key: (TaskInstanceState.RUNNING, "worker-1")}
     for task in (running, waiting):
         executor.revoke_task(ti=task.ti)
         await gone(executor, plane, str(task.ti.id))

@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime
 
 from jetbridge.bus.connection import open_bus
-from jetbridge.bus.fleet import read_all
 from jetbridge.bus.health import HealthStore, health_key
 from jetbridge.bus.policies import PolicyStore
 from jetbridge.bus.settings import BusSettings
@@ -34,7 +33,7 @@ async def _set_policy(url: str, scope: str, policy: FailoverPolicy) -> None:
 
 async def _workloads(url: str) -> list[WorkloadRecord]:
     async with open_bus(BusSettings(url=url), "jetbridge-chaos") as bus:
-        return list((await read_all(bus, (await WorkloadStore.open(bus)).bucket)).values())
+        return list((await (await WorkloadStore.open(bus)).bucket.all()).values())
 
 
 def health_of(url: str, agent: str, instance: str) -> HealthRecord | None:

@@ -9,11 +9,9 @@ from typing import Any, NoReturn
 import structlog
 
 from jetbridge.agent.errors import AgentError
+from jetbridge.agent.waiting import CANCEL_AGAIN_SECONDS
 
 log = structlog.get_logger(__name__)
-
-CANCEL_AGAIN_SECONDS = 1.0
-"""Libraries, too, sometimes lose a cancellation (see ``waiting``); an agent must end nevertheless."""
 
 
 class TaskDiedError(AgentError):

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+CANCEL_AGAIN_SECONDS = 1.0
+"""How long a task that was cancelled may go on before it is cancelled again."""
+
 
 async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
     """Wait until the event is set, but no longer than ``seconds``."""
@@ -38,5 +41,6 @@ async def running(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        while not task.done():  # libraries, too, sometimes lose a cancellation
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)

@@ -7,16 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
-
-import msgspec
 
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.connection import Bus
-from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.bus.health import HealthStore, health_key
-from jetbridge.bus.kv import RecordBucket
-from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.orders import OrderStore, is_draining
 from jetbridge.bus.sites import open_sites
 from jetbridge.bus.workloads import WorkloadStore
@@ -30,11 +24,6 @@ from jetbridge.contracts.records import (
     WorkloadState,
 )
 from jetbridge.contracts.sites import AgentSeen, SiteRecord
-
-R = TypeVar("R", bound=msgspec.Struct)
-
-READ_SECONDS = 30.0
-"""100,000 records are read in a few seconds."""
 
 
 class AgentState(StrEnum):
@@ -104,11 +93,11 @@ class AgentView:
 async def read_fleet(bus: Bus) -> list[AgentView]:
     """Return all agents that ever registered, by site and name."""
     agents, health, orders, sites, workloads = await asyncio.gather(
-        read_all(bus, (await AgentStore.open(bus)).bucket),
-        read_all(bus, (await HealthStore.open(bus)).bucket),
-        read_all(bus, (await OrderStore.open(bus)).bucket),
-        read_all(bus, await open_sites(bus)),
-        read_all(bus, (await WorkloadStore.open(bus)).bucket),
+        (await AgentStore.open(bus)).bucket.all(),
+        (await HealthStore.open(bus)).bucket.all(),
+        (await OrderStore.open(bus)).bucket.all(),
+        (await open_sites(bus)).all(),
+        (await WorkloadStore.open(bus)).bucket.all(),
     )
     seen, leases = _seen(sites.values()), _leases(workloads.values())
     views = [
@@ -122,25 +111,6 @@ async def read_fleet(bus: Bus) -> list[AgentView]:
         for agent in agents.values()
     ]
     return sorted(views, key=lambda view: (view.agent.site, view.agent.name))
-
-
-async def read_all(bus: Bus, bucket: RecordBucket[R]) -> dict[str, R]:
-    """
-    Return every record of a bucket by its key: one pass of a watch, where reading each costs a round trip.
-
-    Raises :class:`BusUnavailableError` when NATS does not deliver them in time.
-    """
-    mirror = BucketMirror(bus, bucket)
-    watching = asyncio.create_task(mirror.run())
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            await mirror.ready.wait()
-    except TimeoutError as exc:
-        raise BusUnavailableError(f"NATS does not deliver the records of bucket {bucket.name!r}") from exc
-    finally:
-        watching.cancel()
-        await asyncio.wait({watching})
-    return {key: entry.record for key, entry in mirror.items()}
 
 
 def _leases(workloads: Iterable[WorkloadRecord]) -> defaultdict[str, list[str]]:

@@ -16,10 +16,10 @@ from typing import Generic, TypeVar
 import msgspec
 import structlog
 from nats.errors import Error as NatsError
-from nats.js.kv import KeyValue
 
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.kv import RecordBucket, Versioned
+from jetbridge.bus.watch import Entry
 
 R = TypeVar("R", bound=msgspec.Struct)
 OnChange = Callable[[str, "Versioned[R] | None"], None]
@@ -78,20 +78,13 @@ class BucketMirror(Generic[R]):
 
     async def _watch_once(self) -> None:
         reconnects = self._reconnects()
-        watcher = await self._bucket.kv.watchall()
         unseen: set[str] | None = set(self._records)
-        try:
+        async with self._bucket.watching() as watch:
             while self._reconnects() == reconnects:
-                with suppress(
-                    NatsError, TimeoutError
-                ):  # nothing new: look whether the link is still the same
-                    entry = await watcher.updates(_CHECK_SECONDS)  # type: ignore[no-untyped-call]
-                    unseen = self._take(entry, unseen)
-        finally:
-            with suppress(NatsError):
-                await watcher.stop()  # type: ignore[no-untyped-call]
+                with suppress(TimeoutError):  # nothing new: look whether the link is still the same
+                    unseen = self._take(await watch.next(_CHECK_SECONDS), unseen)
 
-    def _take(self, entry: KeyValue.Entry | None, unseen: set[str] | None) -> set[str] | None:
+    def _take(self, entry: Entry | None, unseen: set[str] | None) -> set[str] | None:
         if entry is None:  # the end of the first full read: what it did not contain is gone
             for key in unseen or ():
                 self._change(key, None, self._records[key].revision)
@@ -99,18 +92,8 @@ class BucketMirror(Generic[R]):
             return None
         if unseen is not None:
             unseen.discard(entry.key)
-        self._change(entry.key, self._read(entry), entry.revision or 0)
+        self._change(entry.key, self._bucket.read(entry), entry.revision)
         return unseen
-
-    def _read(self, entry: KeyValue.Entry) -> Versioned[R] | None:
-        if entry.operation is not None:
-            return None
-        try:
-            return Versioned(self._bucket.decode(entry.value or b""), entry.revision or 0)
-        except msgspec.DecodeError as exc:
-            # The place in our code says nothing; the place in the record does.
-            log.error("mirror.unreadable_record", bucket=self._bucket.name, key=entry.key, error=str(exc))  # noqa: TRY400
-            return None
 
     def _change(self, key: str, record: Versioned[R] | None, revision: int) -> None:
         """Take in a record or its deletion unless something newer is known."""

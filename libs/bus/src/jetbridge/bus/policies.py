@@ -32,7 +32,9 @@ class PolicyStore:
     async def list(self) -> list[PolicyRecord]:
         """Return all policies, the deployment's first."""
         records = await self.bucket.all()
-        return sorted(records, key=lambda record: (record.scope != contract.DEPLOYMENT, record.scope))
+        return sorted(
+            records.values(), key=lambda record: (record.scope != contract.DEPLOYMENT, record.scope)
+        )
 
     async def change(self, before: Versioned[PolicyRecord] | None, after: PolicyRecord) -> int:
         """

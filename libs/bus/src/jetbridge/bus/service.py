@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-_CANCEL_AGAIN_SECONDS = 1.0
+from jetbridge.bus.tasks import end_tasks
 
 
 async def run_until_stopped(**tasks: Coroutine[Any, Any, None]) -> None:
@@ -24,21 +24,7 @@ async def run_until_stopped(**tasks: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(_never_ending(name, work), name=name) for name, work in tasks.items()]
         await stop.wait()
-        await _end(running)
-
-
-async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """
-    Cancel tasks until they have ended.
-
-    Once may not be enough: ``asyncio.wait_for`` of Python 3.11, which nats-py uses for every request,
-    swallows a cancellation that arrives together with the answer.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
+        await end_tasks(running)
 
 
 async def _never_ending(name: str, work: Coroutine[Any, Any, None]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from nats.js.errors import NoKeysError
-
 from jetbridge.bus.connection import Bus
-from jetbridge.bus.kv import RecordBucket, answered
+from jetbridge.bus.kv import RecordBucket
 from jetbridge.contracts.records import TokenUseRecord
 from jetbridge.contracts.subjects import TOKEN_USES_BUCKET
 
@@ -29,9 +27,4 @@ class TokenUseStore:
 
     async def all(self) -> dict[str, TokenUseRecord]:
         """Return the last use of every token that was used since there is the bucket."""
-        try:
-            keys = await answered(self.bucket.kv.keys())
-        except NoKeysError:
-            return {}
-        found = {key: await self.bucket.get(key) for key in keys}
-        return {key: entry.record for key, entry in found.items() if entry}
+        return await self.bucket.all()

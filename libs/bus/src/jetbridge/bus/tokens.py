@@ -116,7 +116,7 @@ class TokenStore:
 
     async def list(self) -> list[TokenRecord]:
         """Return all tokens, oldest first, revoked and expired ones included."""
-        return sorted(await self.bucket.all(), key=lambda record: record.created_at)
+        return sorted((await self.bucket.all()).values(), key=lambda record: record.created_at)
 
     async def revoke(self, token_id: str) -> TokenRecord | None:
         """Revoke for good; returns None when there is no such token. Repeating it changes nothing."""

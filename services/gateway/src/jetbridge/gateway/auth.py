@@ -48,11 +48,11 @@ _NOBODY = TokenRecord(
     created_at=datetime.min.replace(tzinfo=UTC),
     expires_at=datetime.min.replace(tzinfo=UTC),
 )
-_UNKNOWN_TOKEN_READS_PER_SECOND = 20.0
-"""Reads spent on token ids the mirror lacks. Anybody can make such ids up, so the reads are rationed."""
+_TOKEN_READS_PER_SECOND = 20.0
+"""Reads spent on tokens that are wrong by the mirror. Anybody can make such up, so the reads are rationed."""
 
 _MIRROR_LAG_SECONDS = 0.25
-"""With no reads left, an unknown id is given the time in which the mirror would learn of a new token."""
+"""With no reads left, a wrong token is given the time in which the mirror would learn of a new one."""
 
 T = TypeVar("T")
 Headers = Iterable[tuple[bytes, bytes]]
@@ -88,7 +88,7 @@ class Gatekeeper:
         self.agents = agents
         self.health = health
         self._uses = uses
-        self._unknown = Budget(_UNKNOWN_TOKEN_READS_PER_SECOND)
+        self._reads = Budget(_TOKEN_READS_PER_SECOND)
 
     async def registrant(self, scope: Scope) -> TokenRecord:
         """Return the record of a valid agent token; raises 401, 403 or 503."""
@@ -106,24 +106,26 @@ class Gatekeeper:
             token = AgentToken.parse(bearer(headers))
         except InvalidIdError as exc:
             raise unauthenticated() from exc
-        record = await self._token(token.id)
-        if record is None:
-            # The same work as for a known id, so that the time taken does not tell which ids exist.
-            is_valid(_NOBODY, token.secret, datetime.now(UTC))
-            raise unauthenticated()
-        if not is_valid(record, token.secret, datetime.now(UTC)):
+        record = self._seen(token.id)
+        if not _fits(record, token):
+            record = await self._newest(token.id)
+        if record is None or not _fits(record, token):
             raise unauthenticated()
         return record
 
-    async def _token(self, token_id: str) -> TokenRecord | None:
-        if known := self.tokens.get(token_id):
-            return known.record
+    def _seen(self, token_id: str) -> TokenRecord | None:
+        known = self.tokens.get(token_id)
+        return known.record if known else None
+
+    async def _newest(self, token_id: str) -> TokenRecord | None:
+        """Return what the bucket has: a token made or rotated this moment may come before the news of it."""
         if not self.tokens.is_complete():
+            if self._seen(token_id):
+                return None
             raise unavailable("The gateway is still reading the list of tokens.")
-        if not self._unknown.take():
+        if not self._reads.take():
             await asyncio.sleep(_MIRROR_LAG_SECONDS)
-            known = self.tokens.get(token_id)
-            return known.record if known else None
+            return self._seen(token_id)
         found = await _answered(self.tokens.confirm(token_id))
         return found.record if found else None
 
@@ -209,6 +211,12 @@ def bearer(headers: Headers) -> str:
     if scheme.lower() != "bearer" or not token or token != token.strip():
         raise unauthenticated()
     return token
+
+
+def _fits(record: TokenRecord | None, token: AgentToken) -> bool:
+    """Say whether the secret is right, with the same work for ids that exist as for those that do not."""
+    valid = is_valid(record or _NOBODY, token.secret, datetime.now(UTC))
+    return valid and record is not None
 
 
 async def _answered(read: Awaitable[T]) -> T:

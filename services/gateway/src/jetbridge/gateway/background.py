@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import structlog
 
+from jetbridge.bus.tasks import end_tasks
+
 log = structlog.get_logger(__name__)
 
 
@@ -38,7 +40,4 @@ class Background:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(list(self._tasks))

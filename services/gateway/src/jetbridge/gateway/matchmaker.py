@@ -23,6 +23,7 @@ from jetbridge.bus.errors import BusError, ConflictError
 from jetbridge.bus.intake import MessageError, Verdict, judge, read_work
 from jetbridge.bus.kv import Versioned
 from jetbridge.bus.lanes import Lane
+from jetbridge.bus.tasks import end_tasks
 from jetbridge.bus.topology import OFFER_SECONDS
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.contracts.api import Offer
@@ -124,7 +125,7 @@ class Matchmaker:
                 if await self._still_wanted(lane, take):
                     await self._dispatch(lane, take.result())
             finally:
-                await _ended(take)
+                await end_tasks([take])
 
     async def _wanted(self, lane: str, within_seconds: float) -> bool:
         """Wait until somebody in the lane has a free slot."""
@@ -248,11 +249,3 @@ class Matchmaker:
         self.metrics.messages.labels(outcome).inc()
         with suppress(NatsError):
             await answer
-
-
-async def _ended(task: asyncio.Task[list[Msg]]) -> None:
-    """Cancel a task and wait for its end; what it failed with is of no interest any more."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()

@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.tasks import end_tasks
 from jetbridge.bus.workloads import NewWorkload, VersionedWorkload
 from jetbridge.scheduler import handover
 from jetbridge.scheduler.history import HistoryEntry
@@ -180,8 +181,7 @@ class BusLink:
         session = asyncio.create_task(self._session.run(), name="session")
         self._running.set()
         await self._stopping.wait()
-        session.cancel()
-        await asyncio.wait([session])  # what is still under way is cancelled by asyncio.run
+        await end_tasks([session])  # what is still under way is cancelled by asyncio.run
 
     def _nudge(self) -> None:
         self._nudged.set()

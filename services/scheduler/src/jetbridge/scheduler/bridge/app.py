@@ -19,6 +19,7 @@ from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.nudges import nudge
 from jetbridge.bus.rpc import ClaimCheck
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.tasks import end_tasks
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.scheduler.bridge.dag_processing import operations as dag_processing
 from jetbridge.scheduler.bridge.dag_processing.results import ResultCache
@@ -85,9 +86,7 @@ async def bridge(
             try:
                 yield
             finally:
-                for task in unasked:
-                    task.cancel()
-                await asyncio.wait(unasked)
+                await end_tasks(unasked)
                 await drain(bus, dispatcher, settings.drain_seconds)
     finally:
         database.close()

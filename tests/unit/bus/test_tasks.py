@@ -1,9 +1,9 @@
-"""The plane's processes end when they are told to, whatever a task makes of its first cancellation."""
+"""Tasks end when they are told to, whatever they make of their first cancellation."""
 
 import asyncio
 from contextlib import suppress
 
-from jetbridge.bus.service import _end
+from jetbridge.bus.tasks import end_tasks
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same():
@@ -19,6 +19,6 @@ async def test_a_task_that_swallows_a_cancellation_ends_all_the_same():
     task = asyncio.create_task(work())
     await begun.wait()
     async with asyncio.timeout(15):
-        await _end([task])
+        await end_tasks([task])
     assert swallowed.is_set()
     assert task.cancelled()
