@@ -96,7 +96,7 @@ async def test_an_answer_of_somebody_else_may_be_asked_for_again(response):
 async def test_no_answer_may_be_asked_for_again(failure):
     async with answering(failure) as client:
         with pytest.raises(errors.GatewayUnreachableError, match=r"gw\.test did not answer"):
-            await client.heartbeat("a1", "credential", HeartbeatRequest(free_slots=1))
+            await client.heartbeat("a1", "credential", HeartbeatRequest(free_slots=1), 1.0)
 
 
 async def test_an_unknown_ca_says_which_flag_helps():

@@ -4,12 +4,20 @@ import asyncio
 import contextlib
 import time
 
+import msgspec
 import pytest
 
 from jetbridge.agent import loops
 from jetbridge.agent.loops import heartbeat_loop, poll_loop
+from jetbridge.agent.session import HEARTBEAT_JITTER, heartbeat_limit_seconds
 from jetbridge.agent.stop import StopRequests
-from jetbridge.contracts.api import FENCE_SHARE, MIN_LEASE_SECONDS, HeartbeatRequest, PollResponse
+from jetbridge.contracts.api import (
+    FENCE_SHARE,
+    MIN_LEASE_SECONDS,
+    HeartbeatRequest,
+    PollResponse,
+    RegisterResponse,
+)
 from jetbridge.contracts.problems import ProblemType
 
 
@@ -106,6 +114,40 @@ async def test_the_lost_tries_of_a_heartbeat_do_not_count_as_sent(session, gatew
         third = time.monotonic()
         await gateway.until(lambda: role.told_until)
     assert role.told_until[0] >= third - 30 + FENCE_SHARE * session.plan.lease_seconds
+
+
+async def test_after_an_answer_that_came_late_the_next_heartbeat_is_due(session, gateway, role, monkeypatch):
+    waits = asyncio.Queue()
+
+    async def note(_event, seconds):
+        waits.put_nowait(seconds)
+        await asyncio.Event().wait()
+
+    async def late(body):
+        request = body()
+        await asyncio.sleep(2 * session.plan.heartbeat_interval_seconds)
+        return request, await session._client.heartbeat("a", session._credential, request, 60)
+
+    monkeypatch.setattr(loops, "wait_at_most", note)
+    monkeypatch.setattr(session, "heartbeat", late)
+    async with looping(heartbeat_loop(session, role, StopRequests())):
+        assert await waits.get() < 0
+    assert gateway.called("heartbeat")
+
+
+def test_two_tries_of_a_heartbeat_fit_in_before_work_is_killed():
+    plan = RegisterResponse(
+        agent="a",
+        credential="c",
+        credential_expires_in_seconds=60,
+        heartbeat_interval_seconds=5.0,
+        poll_wait_seconds=20,
+        lease_seconds=MIN_LEASE_SECONDS,
+    )
+    limit = heartbeat_limit_seconds(plan)
+    assert 5.0 * (1 + HEARTBEAT_JITTER) + 2 * limit <= FENCE_SHARE * MIN_LEASE_SECONDS
+    assert heartbeat_limit_seconds(msgspec.structs.replace(plan, lease_seconds=86400.0)) == 20.0
+    assert heartbeat_limit_seconds(msgspec.structs.replace(plan, heartbeat_interval_seconds=14.0)) == 2.5
 
 
 async def test_a_heartbeat_that_was_not_recorded_prolongs_nothing(session, gateway, role):

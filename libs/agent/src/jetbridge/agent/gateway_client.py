@@ -73,6 +73,13 @@ _TRY_LATER = frozenset({408, 429})
 _NOBODY_TOOK_IT = _TRY_LATER | {502, 503, 504}
 
 _encoder = msgspec.json.Encoder()
+
+
+def limits(answer_seconds: float = ANSWER_TIMEOUT_SECONDS) -> httpx.Timeout:
+    """Return the limits of a call whose answer may take that long."""
+    return httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds)
+
+
 A = TypeVar("A", bound=Response)
 
 
@@ -139,16 +146,19 @@ class GatewayClient:
                 "Make a new one with 'jetbridge token create', put it into the token file and start again"
             ) from error
 
-    async def heartbeat(self, agent: str, credential: str, body: HeartbeatRequest) -> HeartbeatResponse:
-        """Say what the agent believes and learn what is so."""
-        return await self._post(f"/v1/agents/{agent}/heartbeat", credential, body, HeartbeatResponse)
+    async def heartbeat(
+        self, agent: str, credential: str, body: HeartbeatRequest, limit_seconds: float
+    ) -> HeartbeatResponse:
+        """Say what the agent believes and learn what is so, each step within ``limit_seconds``."""
+        path = f"/v1/agents/{agent}/heartbeat"
+        within = httpx.Timeout(limit_seconds)
+        return await self._post(path, credential, body, HeartbeatResponse, within=within)
 
     async def poll(self, agent: str, credential: str, body: PollRequest) -> PollResponse:
         """Ask for work; held by the gateway for up to ``body.wait_seconds``."""
         held_for = body.wait_seconds + POLL_MARGIN_SECONDS
-        return await self._post(
-            f"/v1/agents/{agent}/poll", credential, body, PollResponse, answer_seconds=held_for
-        )
+        path = f"/v1/agents/{agent}/poll"
+        return await self._post(path, credential, body, PollResponse, within=limits(held_for))
 
     async def goodbye(self, agent: str, credential: str, body: GoodbyeRequest) -> GoodbyeResponse:
         """Say that this process ends and nothing of it runs any more."""
@@ -176,7 +186,7 @@ class GatewayClient:
             f"{self._gateway}/execution/{target}",
             content=body,
             headers={**headers, "authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+            timeout=limits(),
         )
         try:
             response = await self._http.send(request)
@@ -196,9 +206,9 @@ class GatewayClient:
         body: Request,
         answer: type[A],
         *,
-        answer_seconds: float = ANSWER_TIMEOUT_SECONDS,
+        within: httpx.Timeout | None = None,
     ) -> A:
-        content = await self._send(path, bearer, _encoder.encode(body), answer_seconds=answer_seconds)
+        content = await self._send(path, bearer, _encoder.encode(body), within or limits())
         try:
             return msgspec.json.decode(content, type=answer)
         except msgspec.DecodeError as error:
@@ -206,16 +216,14 @@ class GatewayClient:
                 f"{path} answered 200 with something else than asked for: {error}"
             ) from error
 
-    async def _send(self, path: str, bearer: str, content: bytes, *, answer_seconds: float) -> bytes:
+    async def _send(self, path: str, bearer: str, content: bytes, within: httpx.Timeout) -> bytes:
         try:
             with http_client("POST", _template(path), urlsplit(self._gateway).netloc) as span:
                 response = await self._http.post(
                     self._gateway + path,
                     content=content,
                     headers={"authorization": f"Bearer {bearer}", **trace_headers()},
-                    timeout=httpx.Timeout(
-                        ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds
-                    ),
+                    timeout=within,
                 )
                 http_status(span, response.status_code)
         except httpx.RequestError as error:

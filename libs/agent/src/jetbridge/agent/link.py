@@ -54,7 +54,9 @@ class Link:
         self._lost_since: float | None = None
         self._came_through = asyncio.Event()
 
-    async def until_answered(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def until_answered(
+        self, operation: str, call: Callable[[], Awaitable[T]], longest_pause_seconds: float = float("inf")
+    ) -> T:
         """
         Await ``call()`` again and again while its error says that may help.
 
@@ -63,6 +65,7 @@ class Link:
         """
         this_call = object()
         backoff = self._backoff()
+        backoff.cap_seconds = min(backoff.cap_seconds, longest_pause_seconds)
         try:
             while True:
                 try:

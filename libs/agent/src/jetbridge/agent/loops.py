@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from jetbridge.agent.session import Session
+from jetbridge.agent.session import HEARTBEAT_JITTER, Session
 from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.waiting import running, wait_at_most
 from jetbridge.contracts.api import (
@@ -19,9 +19,6 @@ from jetbridge.contracts.api import (
     PollRequest,
     PollResponse,
 )
-
-HEARTBEAT_JITTER = 0.2
-"""Share of the interval by which a heartbeat may come early or late, so that agents spread out."""
 
 FULL_PATIENCE_SECONDS = 1.0
 """
@@ -99,7 +96,8 @@ async def heartbeat_loop(session: Session, role: Role, stop: StopRequests) -> No
         stop.ordered(answer.orders)
         interval = session.plan.heartbeat_interval_seconds
         jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
-        await wait_at_most(role.state_changed, interval * jitter)
+        # From the sending, as the leases are: an answer that came late has not prolonged them by much.
+        await wait_at_most(role.state_changed, sent_at + interval * jitter - time.monotonic())
 
 
 async def poll_loop(session: Session, role: Role, stop: StopRequests) -> None:

@@ -23,10 +23,11 @@ from jetbridge.agent.errors import (
     TokenFileError,
     TokenRefusedError,
 )
-from jetbridge.agent.gateway_client import GatewayClient
+from jetbridge.agent.gateway_client import ANSWER_TIMEOUT_SECONDS, GatewayClient
 from jetbridge.agent.link import Link
 from jetbridge.agent.token_file import read_token
 from jetbridge.contracts.api import (
+    FENCE_SHARE,
     AcceptResponse,
     GoodbyeRequest,
     HeartbeatRequest,
@@ -41,6 +42,19 @@ from jetbridge.contracts.api import (
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+HEARTBEAT_JITTER = 0.2
+"""Share of the interval by which a heartbeat may come early or late, so that agents spread out."""
+
+SHORTEST_HEARTBEAT_SECONDS = 2.5
+"""Any try of a heartbeat gets that long: the gateway takes up to two seconds to have it written."""
+
+
+def heartbeat_limit_seconds(plan: RegisterResponse) -> float:
+    """Return how long a try may take so that two of them fit in before the agent kills what it runs."""
+    latest = (1 + HEARTBEAT_JITTER) * plan.heartbeat_interval_seconds
+    spare = FENCE_SHARE * plan.lease_seconds - latest
+    return min(ANSWER_TIMEOUT_SECONDS, max(SHORTEST_HEARTBEAT_SECONDS, spare / 2))
 
 
 def new_instance() -> str:
@@ -88,16 +102,21 @@ class Session:
     async def heartbeat(
         self, body: Callable[[], HeartbeatRequest]
     ) -> tuple[HeartbeatRequest, HeartbeatResponse]:
-        """Send a heartbeat, made anew for each try, and return it with its answer."""
+        """
+        Send a heartbeat, made anew for each try, and return it with its answer.
+
+        A try is given up soon, and the next one takes another connection: after an outage TCP may sit on
+        the old one about as long again as the outage was, and the leases would end meanwhile.
+        """
 
         async def call(credential: str) -> tuple[HeartbeatRequest, HeartbeatResponse]:
-            request = body()
-            answer = await self._client.heartbeat(self._identity.name, credential, request)
+            request, limit_seconds = body(), heartbeat_limit_seconds(self.plan)
+            answer = await self._client.heartbeat(self._identity.name, credential, request, limit_seconds)
             if answer.credential and answer.credential_expires_in_seconds and self._credential == credential:
                 self._use(answer.credential, answer.credential_expires_in_seconds)
             return request, answer
 
-        return await self._call("heartbeat", call)
+        return await self._call("heartbeat", call, longest_pause_seconds=SHORTEST_HEARTBEAT_SECONDS)
 
     async def poll(self, body: PollRequest) -> PollResponse:
         """Ask for work."""
@@ -135,7 +154,12 @@ class Session:
         """Make a call of the Execution API with a lease's token; repeated until it is answered."""
         return await self._link.until_answered("execution", lambda: attempt(self._client))
 
-    async def _call(self, operation: str, call: Callable[[str], Awaitable[T]]) -> T:
+    async def _call(
+        self,
+        operation: str,
+        call: Callable[[str], Awaitable[T]],
+        longest_pause_seconds: float = float("inf"),
+    ) -> T:
         async def attempt() -> T:
             credential = await self._valid_credential()
             try:
@@ -145,7 +169,7 @@ class Session:
                     self._credential = None
                 raise
 
-        return await self._link.until_answered(operation, attempt)
+        return await self._link.until_answered(operation, attempt, longest_pause_seconds)
 
     async def _valid_credential(self) -> str:
         # Of several calls that find no credential, one registers and the others use what it got.

@@ -8,7 +8,12 @@ import time
 import httpx
 
 from jetbridge.agent.errors import GatewayUnreachableError
-from jetbridge.agent.gateway_client import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, GatewayClient
+from jetbridge.agent.gateway_client import (
+    ANSWER_TIMEOUT_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    GatewayClient,
+    limits,
+)
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
 from jetbridge.agent.settings import AgentSettings
@@ -31,7 +36,7 @@ class DagProcessorClient(GatewayClient):
     ) -> bytes:
         """Pass on what the manager asks, and return the answer as it came."""
         path = f"/v1/agents/{agent}/bundles/{operation}"
-        return await self._send(path, credential, body, answer_seconds=answer_seconds)
+        return await self._send(path, credential, body, limits(answer_seconds))
 
     async def read(self, agent: str, credential: str, target: str) -> tuple[int, bytes]:
         """Read from Airflow's Execution API; returns its status and content, whatever they are."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from jetbridge.agent.loops import HEARTBEAT_JITTER
+from jetbridge.agent.session import HEARTBEAT_JITTER
 from jetbridge.agent.waiting import wait_at_most
 from jetbridge.contracts.dag_processing import ClaimBundlesRequest, ClaimBundlesResponse, HeldBundle
 from jetbridge.dag_processor.calls import DagProcessorSession

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jetbridge.agent.gateway_client import POLL_MARGIN_SECONDS, GatewayClient
+from jetbridge.agent.gateway_client import POLL_MARGIN_SECONDS, GatewayClient, limits
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
 from jetbridge.agent.settings import AgentSettings
@@ -32,7 +32,7 @@ class TriggererClient(GatewayClient):
         """Ask what to run; held by the gateway for up to ``body.wait_seconds``."""
         held_for = body.wait_seconds + POLL_MARGIN_SECONDS
         path = f"/v1/agents/{agent}/triggers/poll"
-        return await self._post(path, credential, body, TriggerPollResponse, answer_seconds=held_for)
+        return await self._post(path, credential, body, TriggerPollResponse, within=limits(held_for))
 
     async def post_events(
         self, agent: str, credential: str, body: TriggerEventsRequest

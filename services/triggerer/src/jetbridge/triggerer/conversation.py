@@ -21,7 +21,7 @@ from jetbridge.agent.errors import (
     TokenRefusedError,
     UnknownContractError,
 )
-from jetbridge.agent.loops import HEARTBEAT_JITTER
+from jetbridge.agent.session import HEARTBEAT_JITTER
 from jetbridge.agent.waiting import wait_at_most
 from jetbridge.contracts.api import HeartbeatRequest, Orders
 from jetbridge.contracts.triggering import TriggerEventsRequest, TriggerPollRequest
