@@ -153,6 +153,7 @@ def test_nats_is_killed_while_the_tasks_run(stack, held_run):
     held_run.assert_all_ran_exactly_once()
 
 
+@pytest.mark.long  # starting the api-server takes a quarter of a minute; make chaos has it away, too
 def test_the_api_server_is_killed_while_the_tasks_run(stack, held_run):
     held_run.trigger()
     held_run.await_started()

@@ -11,7 +11,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -137,7 +137,12 @@ def distributions_of(module: str) -> frozenset[str]:
     if module == "airflow" or module.startswith("airflow."):
         return airflow_distributions(module)
     top = module.split(".", maxsplit=1)[0]
-    return frozenset(normal(name) for name in packages_distributions().get(top, []))
+    return frozenset(normal(name) for name in _distributions_by_package().get(top, []))
+
+
+@cache
+def _distributions_by_package() -> Mapping[str, list[str]]:
+    return packages_distributions()  # reads what every installed distribution has
 
 
 def airflow_distributions(module: str) -> frozenset[str]:

@@ -170,10 +170,11 @@ class DevStack:
 
     def _start_jetbridge(self, prepared: plane.Plane, host: str, environment: Mapping[str, str]) -> None:
         certificates = self._start_gateways(prepared, host)
-        self._start_agents(prepared, certificates)
         self.failover = plane.add_failover(self.supervisor, prepared, environment)
         for process in self.failover.values():
             process.start()
+        # Last, so that they stop first: a triggerer hands its triggers back through the bridge.
+        self._start_agents(prepared, certificates)
 
     def _make_network(self) -> str:
         """Make the agents' namespaces where that is possible; returns the address agents can reach."""
