@@ -108,7 +108,7 @@ def runner():
 
 @pytest.fixture
 def supervisor(exchange, runner):
-    return Supervisor(
+    supervisor = Supervisor(
         id=None,
         pid=0,
         stdin=runner,
@@ -121,6 +121,8 @@ def supervisor(exchange, runner):
         requests=Inline(1),
         uploads=Inline(1),
     )
+    yield supervisor
+    supervisor.selector.close()
 
 
 def start(trigger_id, **changes):

@@ -71,7 +71,7 @@ print(json.dumps({
 
 WAKES_FOR_A_CHILD = """
 import os, time
-from jetbridge.worker.coordinator import ChildAwareSelector
+from jetbridge.agent.child_selector import ChildAwareSelector
 
 selector = ChildAwareSelector()
 go_on, say = os.pipe()

@@ -31,6 +31,7 @@ from airflow.sdk.api.client import Client
 from airflow.sdk.execution_time.comms import _RequestFrame
 from airflow.triggers.base import BaseTaskEndEvent
 
+from jetbridge.agent.child_selector import ChildAwareSelector
 from jetbridge.contracts.triggering import MAX_EVENT_BYTES, TriggerPollResponse, TriggerStart
 from jetbridge.sealing.keyring import SiteKeys
 from jetbridge.triggerer import runner, site
@@ -67,6 +68,7 @@ class Supervisor(TriggerRunnerSupervisor):
     requests: ThreadPoolExecutor = attrs.field(repr=False)
     uploads: ThreadPoolExecutor = attrs.field(repr=False)
     site_keys: SiteKeys | None = attrs.field(default=None, repr=False)
+    selector: selectors.BaseSelector = attrs.field(factory=ChildAwareSelector, repr=False)
 
     silent_runner: bool = attrs.field(init=False, default=False)
     _held: dict[int, Held] = attrs.field(init=False, factory=dict, repr=False)

@@ -1,21 +1,15 @@
 """
 Notices the end of a task at once, and its memory. An Airflow coordinator (``[sdk] coordinators``) for 3.3.
 
-Airflow's supervisor waits in ``select`` on the task's sockets for up to ``[workers]
-min_heartbeat_interval`` (5 s). When a task ends, its sockets close a moment before the kernel lets the
-process be reaped. A supervisor that is scheduled in between, which on a busy machine is the rule, has no
-socket left to wake it and sleeps those 5 s: the slot stays taken and the log unsent. The selector given to it
-here wakes up for SIGCHLD as well.
+Airflow's supervisor may sleep up to ``[workers] min_heartbeat_interval`` (5 s) after the end of its task, see
+``jetbridge.agent.child_selector``: the slot stays taken and the log unsent.
 
 ``tests/unit/worker/test_airflow_contract.py`` fails when Airflow changes what this relies on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import selectors
-import signal
-import socket
 from typing import Any
 
 import attrs
@@ -23,41 +17,9 @@ from airflow.sdk.api.client import ServerResponseError
 from airflow.sdk.execution_time.coordinator import BaseCoordinator
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
+from jetbridge.agent.child_selector import ChildAwareSelector
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.worker import memory, site_client
-
-
-class ChildAwareSelector(selectors.DefaultSelector):
-    """
-    A selector whose ``select`` also returns, with what is ready or nothing, when a child ends.
-
-    For the main thread of a process that does not use ``signal.set_wakeup_fd`` otherwise.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._reader, self._writer = socket.socketpair()
-        for end in (self._reader, self._writer):
-            end.settimeout(0)
-        # The wakeup descriptor is written for signals that have a Python handler, so SIGCHLD gets one.
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self.register(self._reader, selectors.EVENT_READ)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready; see :class:`selectors.BaseSelector`."""
-        ready = super().select(timeout)
-        with contextlib.suppress(BlockingIOError):
-            self._reader.recv(4096)
-        return [event for event in ready if event[0].fileobj is not self._reader]
-
-    def close(self) -> None:
-        """Stop listening for signals as well."""
-        if self._writer.fileno() >= 0:
-            signal.set_wakeup_fd(-1)
-        for end in (self._reader, self._writer):
-            end.close()
-        super().close()
 
 
 @attrs.define(kw_only=True)
