@@ -127,14 +127,18 @@ def test_the_command_runs_both_sides_and_fails_when_they_differ(monkeypatch, cap
     assert ("DIFFERS" in capsys.readouterr().out) == bool(code)
 
 
+LEFT = corpus.LEFT_WAITING["example_sensors"][0]
+
+
 @pytest.mark.parametrize(
     ("dag_id", "left", "is_waiting"),
     [
-        ("example_sensors", [(corpus.LEFT_WAITING["example_sensors"][0], "deferred")], True),
-        ("example_sensors", [(corpus.LEFT_WAITING["example_sensors"][0], "queued")], False),
+        ("example_sensors", [*LEFT.items()], True),
+        ("example_sensors", [(task, "queued") for task in LEFT], False),
+        ("example_sensors", [*LEFT.items(), ("another", None)], False),
         ("example_sensors", [("another", "running")], False),
         ("example_sensors", [], False),
-        ("another", [(corpus.LEFT_WAITING["example_sensors"][0], "deferred")], False),
+        ("another", [*LEFT.items()], False),
     ],
 )
 def test_only_a_known_sensor_is_left_waiting_and_only_when_all_else_has_ended(

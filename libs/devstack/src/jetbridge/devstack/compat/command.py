@@ -51,8 +51,8 @@ def report(local: Observation, remote: Observation) -> Iterable[str]:
     yield f"Run remotely as with LocalExecutor: {len(local.outcomes)} Dags"
     for dag_id, outcome in sorted(remote.outcomes.items()):
         yield f"  {dag_id}: {outcome.state}, {len(outcome.tasks)} task instances"
-    for dag_id, (task, why) in corpus.LEFT_WAITING.items():
-        yield f"  {dag_id}: not waited for {task}, which {why}"
+    for dag_id, (tasks, why) in corpus.LEFT_WAITING.items():
+        yield f"  {dag_id}: not waited for {next(iter(tasks))}, which {why}"
     for difference in differences_of_runs(local, remote):
         yield f"DIFFERS  {difference}"
     yield f"Not run: {len(corpus.NOT_RUN)} Dags"

@@ -40,11 +40,11 @@ CONF = {"example_params_ui_tutorial": {"required_field": "something"}}
 
 LEFT_WAITING = {
     "example_sensors": (
-        "timeout_after_second_date_in_the_future_async",
+        {"timeout_after_second_date_in_the_future_async": "deferred", "print_date_in_bash": None},
         "waits for an hour: its time-out does not reach its trigger, in Airflow either",
     ),
 }
-"""Tasks that nobody waits for once all others of their Dag have ended: which, and why."""
+"""What is left of a run when all of it has ended that anybody waits for: tasks with their states, and why."""
 
 VOLATILE_FIELDS = {
     "example_sensors": (
