@@ -17,6 +17,7 @@ Written for Airflow 3.3 (``apache-airflow-core>=3.3,<3.4``). It relies on:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -39,6 +40,9 @@ from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import memory, site_client, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
+from jetbridge.xcom.backend import xcom_store
+from jetbridge.xcom.errors import ObjectStoreError
+from jetbridge.xcom.logs import logs_store
 
 PRELOADED_MODULES: tuple[str, ...] = (
     "jetbridge.worker.coordinator",
@@ -85,8 +89,16 @@ def warm_up(server: str, extra_modules: tuple[str, ...] = ()) -> None:
         except Exception as error:  # noqa: BLE001 - foreign code may raise anything while it is imported
             log.warning("module cannot be preloaded", module=name, error=describe(error))
     traced.preload()
+    _open_stores()
     # Reading the CA bundle takes longer than all else a supervisor does; Airflow caches it per process.
     Client(base_url=server, token="").close()
+
+
+def _open_stores() -> None:
+    """Read the settings of the object stores, which forks then have; where there are none, tasks say so."""
+    for open_store in (logs_store, xcom_store):
+        with contextlib.suppress(ObjectStoreError):
+            open_store()
 
 
 def run(order: Order, server: str) -> Result:
