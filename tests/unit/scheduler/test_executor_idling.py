@@ -3,8 +3,9 @@
 import pytest
 from airflow.executors.executor_loader import ExecutorLoader
 
+from jetbridge.scheduler import idling
 from jetbridge.scheduler.executor import RemoteExecutor
-from jetbridge.scheduler.idling import may_wait
+from jetbridge.scheduler.idling import Pace, may_wait
 from jetbridge.scheduler.settings import SchedulerSettings
 
 LONG = 5.0
@@ -16,6 +17,11 @@ IDLE_SLEEP = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
 @pytest.fixture(autouse=True)
 def airflow_does_not_sleep(monkeypatch):
     monkeypatch.setenv(IDLE_SLEEP, "0")
+
+
+@pytest.fixture(autouse=True)
+def the_loop_needs_no_rest(monkeypatch):
+    monkeypatch.setattr(idling, "LONGEST_REST_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -104,3 +110,46 @@ def test_nothing_waits_where_airflow_sleeps(link, monkeypatch, waited):
     executor.start()
     executor.heartbeat()
     assert not waited()
+
+
+class Clock:
+    """Time that passes when it is told to, and while a link is waited on."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.waits = []
+
+    def __call__(self):
+        return self.now
+
+    def wait_for_news(self, seconds):
+        self.waits.append(round(seconds, 3))
+        self.now += seconds / 2 if len(self.waits) == 1 else seconds
+        return len(self.waits) == 1
+
+
+@pytest.mark.parametrize(
+    ("worked", "waited", "expected"),
+    [(0.08, 0.0, [0.08, 0.04]), (5.0, 0.0, [0.2, 0.1]), (0.08, 1.0, []), (0.08, 0.05, [0.03, 0.015])],
+    ids=["as long as it worked", "at most so long", "not after a wait", "with what was waited"],
+)
+def test_the_loop_rests_for_as_long_as_it_worked(worked, waited, expected, monkeypatch):
+    monkeypatch.setattr(idling, "LONGEST_REST_SECONDS", 0.2)
+    clock, looks = Clock(), []
+    pace = Pace(clock)
+    pace.begin()
+    pace.end()
+    clock.now += worked
+    pace.begin()
+    clock.now += waited
+    pace.rest(clock, lambda: looks.append(clock.now))
+    assert clock.waits == expected
+    assert len(looks) == bool(expected)
+
+
+def test_the_first_turn_has_nothing_to_rest_from():
+    clock = Clock()
+    pace = Pace(clock)
+    pace.begin()
+    pace.rest(clock, lambda: None)
+    assert not clock.waits

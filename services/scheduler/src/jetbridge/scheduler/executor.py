@@ -39,7 +39,7 @@ from jetbridge.bus.workloads import VersionedWorkload, submission_of
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.scheduler.adoption import rebuild
 from jetbridge.scheduler.held import Held, Sight, describe_end, succeeded
-from jetbridge.scheduler.idling import may_wait, wait_for_something
+from jetbridge.scheduler.idling import Pace, may_wait, wait_for_something
 from jetbridge.scheduler.link import BusLink
 from jetbridge.scheduler.outbox import Key, Outbox
 from jetbridge.scheduler.ports import Link
@@ -98,6 +98,7 @@ class RemoteExecutor(BaseExecutor):
         self._stop_tracing: StopTracing | None = None
         self._idle_wait_seconds = 0.0
         self._handed_over = False
+        self._pace = Pace()
 
     # -- beginning and end
 
@@ -156,8 +157,9 @@ class RemoteExecutor(BaseExecutor):
         """
         Take note of all that happened since the last call; if that is nothing, wait for something.
 
-        After handing something over it does not wait: the scheduler may have more to queue.
+        After handing something over it does not wait but for its rest: the scheduler may have more to queue.
         """
+        self._pace.begin()
         self._take_note()
         self._clear_away()
         self._write_history()
@@ -165,7 +167,10 @@ class RemoteExecutor(BaseExecutor):
             wait_for_something(
                 self._link, self._idle_wait_seconds, look=self._take_note, found=self._is_something_to_tell
             )
+        if self._idle_wait_seconds:
+            self._pace.rest(self._link, self._take_note)
         self._handed_over = False
+        self._pace.end()
 
     def _take_note(self) -> None:
         self._collect()

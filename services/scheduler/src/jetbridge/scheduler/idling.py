@@ -40,3 +40,37 @@ def wait_for_something(
     while not (found() or link.nudged()) and (left := until - monotonic()) > 0:
         if link.wait_for_news(left):
             look()
+
+
+LONGEST_REST_SECONDS = 0.2
+
+
+class Pace:
+    """
+    Has the loop work at most half of the time while one thing after the other happens.
+
+    A turn of the loop costs much the same whether one task has ended or ten, and most of it is paid by the
+    database. So it rests for as long as it has worked, and finds what has come up meanwhile together. Where
+    little happens the rest is over before anything ends it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._left_at: float | None = None
+        self._rested_at = 0.0
+
+    def begin(self) -> None:
+        """Note that the loop has done its work."""
+        now = self._clock()
+        worked = 0.0 if self._left_at is None else now - self._left_at
+        self._rested_at = now + min(worked, LONGEST_REST_SECONDS)
+
+    def rest(self, link: Link, look: Callable[[], None]) -> None:
+        """Wait for what is left of the rest, with a ``look`` at each piece of news."""
+        while (left := self._rested_at - self._clock()) > 0:
+            if link.wait_for_news(left):
+                look()
+
+    def end(self) -> None:
+        """Note that the loop works again."""
+        self._left_at = self._clock()
