@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -13,7 +14,7 @@ from airflow.jobs.job import Job
 from airflow.models.crypto import get_fernet
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.trigger import Trigger, _decode_next_kwargs
+from airflow.models.trigger import Trigger
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
@@ -28,6 +29,7 @@ class Database:
     def __init__(self, stack: DevStack) -> None:
         """Have the Airflow of this process use the stack's database."""
 
+        self._notes: dict[Any, Path] = {}
         conf.set("database", "sql_alchemy_conn", stack.database_url)
         conf.set("core", "fernet_key", stack.secrets.fernet_key)
         get_fernet.cache_clear()
@@ -62,7 +64,18 @@ class Database:
                     "execute_complete",
                 )
                 ids.append(ti.id)
+                if note := getattr(trigger, "note", ""):
+                    self._notes[ti.id] = Path(note)
         return ids, time.time()
+
+    def fired_at(self, instance: Any) -> float:
+        """Return when a task instance's trigger fired, by its own word."""
+
+        note = self._notes.pop(instance.id)
+        try:
+            return float(note.read_text())
+        finally:
+            note.unlink()
 
     def instances(self, ids: list[Any]) -> list[Any]:
         """Return task instances."""
@@ -85,12 +98,6 @@ class Database:
             return session.scalar(
                 select(Job).where(Job.hostname == hostname).order_by(Job.id.desc()).limit(1)
             )
-
-
-def fired_at(instance: Any) -> float:
-    """Return when the trigger fired, by its own word."""
-
-    return float(_decode_next_kwargs(instance.next_kwargs)["event"])
 
 
 def far_away(number: int) -> list[Any]:
