@@ -206,15 +206,24 @@ PARTS = {"remote": measure_remote, "airflow": measure_airflows, "takeover": meas
 def main() -> None:
     """Measure and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--scheduler-idle-seconds", type=float, default=1.0, help="Airflow's default is 1")
+    parser.add_argument(
+        "--scheduler-idle-seconds",
+        type=float,
+        help="default: as deployed, which is 0 with remote triggerers and Airflow's own 1 without",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
     document: dict[str, Any] = {
         "versions": {name: version(name) for name in ("apache-airflow-core", "jetbridge-triggerer")},
-        "settings": {"cores": os.cpu_count(), "scheduler_idle_sleep_time": arguments.scheduler_idle_seconds},
+        "settings": {
+            "cores": os.cpu_count(),
+            "scheduler_idle_sleep_time": arguments.scheduler_idle_seconds or "airflow: 1, others: 0",
+        },
     }
     for part in arguments.parts:
-        document[part] = PARTS[part](arguments.scheduler_idle_seconds)
+        as_deployed = 1.0 if part == "airflow" else 0.0
+        idle = as_deployed if arguments.scheduler_idle_seconds is None else arguments.scheduler_idle_seconds
+        document[part] = PARTS[part](idle)
         say(json.dumps({part: document[part]}))
     print(json.dumps(document, indent=1))
 
