@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,7 +121,19 @@ class Servers:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("dag-processing")
+    with open_servers(tmp_path_factory.mktemp("dag-processing")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory):
+    """For a test of whole tables: those of the session have what other tests left in them."""
+    with open_servers(tmp_path_factory.mktemp("dag-processing-own")) as servers:
+        yield servers
+
+
+@contextmanager
+def open_servers(directory):
     with Supervisor(directory) as supervisor:
         server, migrated = devstack_airflow.start_database(supervisor)
         url = server.create_database(devstack_airflow.DATABASE)
@@ -214,7 +227,15 @@ class DagPlane:
 
 @pytest.fixture(scope="session")
 def plane(servers, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("dag-plane")
+    return start_plane(servers, tmp_path_factory.mktemp("dag-plane"))
+
+
+@pytest.fixture(scope="module")
+def own_plane(own_servers, tmp_path_factory):
+    return start_plane(own_servers, tmp_path_factory.mktemp("dag-plane-own"))
+
+
+def start_plane(servers, directory):
     empty = directory / "no-dags"
     empty.mkdir()
     database = servers.database("remote", empty)

@@ -80,37 +80,37 @@ def bundles(tmp_path_factory, local_bundle):
 
 
 @pytest.fixture(scope="module")
-def by_airflow(servers, bundles, tmp_path_factory):
+def by_airflow(own_servers, bundles, tmp_path_factory):
     """A database that Airflow's own Dag processor filled."""
-    database = servers.database("local", tmp_path_factory.mktemp("no-dags"))
+    database = own_servers.database("local", tmp_path_factory.mktemp("no-dags"))
     database.environment["AIRFLOW__CORE__DAGS_FOLDER"] = "/nowhere/dags"
     env = database.environment | {
         "PYTHONHASHSEED": "0",  # Airflow serializes some sets in the order they happen to have
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "2",
     }
-    servers.supervisor.run(
+    own_servers.supervisor.run(
         "airflow-dag-processor", airflow_command(env, "dag-processor", "--num-runs", "1"), timeout_seconds=400
     )
     return database
 
 
 @pytest.fixture(scope="module")
-def by_jetbridge(plane, bundles, by_airflow):
+def by_jetbridge(own_plane, bundles, by_airflow):
     """A database that our Dag processor filled."""
     settings = {
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
         # Both end up in what is serialized, so they are the same for all Dag processors of a deployment.
         **{key: by_airflow.environment[key] for key in PARSED_INTO_DAGS},
     }
-    processor = plane.start(bundles, settings=settings)
+    processor = own_plane.start(bundles, settings=settings)
     files = "SELECT relative_fileloc AS file FROM dag UNION SELECT filename FROM import_error"
     expected, deadline = {row["file"] for row in by_airflow.rows(files)}, time.monotonic() + 400
-    while missing := expected - {row["file"] for row in plane.database.rows(files)}:
+    while missing := expected - {row["file"] for row in own_plane.database.rows(files)}:
         assert time.monotonic() < deadline, (missing, processor.log()[-3000:])
         time.sleep(0.2)
     processor.process.stop()
-    return plane.database
+    return own_plane.database
 
 
 def tables(database):

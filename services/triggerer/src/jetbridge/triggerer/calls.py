@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from jetbridge.agent.gateway_client import POLL_MARGIN_SECONDS, GatewayClient, limits
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
@@ -17,6 +19,12 @@ from jetbridge.contracts.triggering import (
     TriggerPollRequest,
     TriggerPollResponse,
 )
+
+POLL_PAUSE_SECONDS = 2.0
+"""
+Between tries of a poll. After an outage of the bridge others are heard at once, and who is silent for
+``triggerer_lost_after_seconds`` more is taken for lost.
+"""
 
 
 class TriggererClient(GatewayClient):
@@ -63,9 +71,11 @@ class TriggererSession(Session):
 
     async def poll_triggers(self, body: TriggerPollRequest) -> TriggerPollResponse:
         """Ask what to run; raises :class:`LeaseLostError` when the plane took this agent for lost."""
-        return await self._call(
-            "poll triggers", lambda it: self._triggerer_client.poll_triggers(self._agent, it, body)
-        )
+
+        def poll(credential: str) -> Awaitable[TriggerPollResponse]:
+            return self._triggerer_client.poll_triggers(self._agent, credential, body)
+
+        return await self._call("poll triggers", poll, longest_pause_seconds=POLL_PAUSE_SECONDS)
 
     async def post_events(self, body: TriggerEventsRequest) -> TriggerEventsResponse:
         """Say what became of triggers; raises :class:`LeaseLostError` likewise."""
