@@ -167,7 +167,7 @@ class RemoteExecutor(BaseExecutor):
             wait_for_something(
                 self._link, self._idle_wait_seconds, look=self._take_note, found=self._is_something_to_tell
             )
-        if self._idle_wait_seconds:
+        if self._idle_wait_seconds and self.running:  # else nothing more can end
             self._pace.rest(self._link, self._take_note)
         self._handed_over = False
         self._pace.end()
