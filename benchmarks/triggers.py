@@ -110,10 +110,10 @@ def measure(database: Database, pids: Callable[[], list[int]]) -> dict[str, Any]
     return {
         "deferred_to_running_ms": summary(begun),
         "fired_to_scheduled_ms": summary(
-            [one.scheduled_dttm.timestamp() - at for one, at in zip(single, fired, strict=True)]
+            [one.scheduled_dttm.timestamp() - when for one, when in zip(single, fired, strict=True)]
         ),
         "fired_to_queued_ms": summary(
-            [one.queued_dttm.timestamp() - at for one, at in zip(single, fired, strict=True)]
+            [one.queued_dttm.timestamp() - when for one, when in zip(single, fired, strict=True)]
         ),
         f"{MANY}_assigned_seconds": round(assigned, 2),
         f"{MANY}_memory_mib": memory,
@@ -215,15 +215,12 @@ def main() -> None:
     arguments = parser.parse_args()
     document: dict[str, Any] = {
         "versions": {name: version(name) for name in ("apache-airflow-core", "jetbridge-triggerer")},
-        "settings": {
-            "cores": os.cpu_count(),
-            "scheduler_idle_sleep_time": arguments.scheduler_idle_seconds or "airflow: 1, others: 0",
-        },
+        "settings": {"cores": os.cpu_count()},
     }
     for part in arguments.parts:
         as_deployed = 1.0 if part == "airflow" else 0.0
         idle = as_deployed if arguments.scheduler_idle_seconds is None else arguments.scheduler_idle_seconds
-        document[part] = PARTS[part](idle)
+        document[part] = {"scheduler_idle_sleep_time": idle, **PARTS[part](idle)}
         say(json.dumps({part: document[part]}))
     print(json.dumps(document, indent=1))
 

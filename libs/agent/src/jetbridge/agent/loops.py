@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from jetbridge.agent.session import HEARTBEAT_JITTER, Session
+from jetbridge.agent.session import Session, jittered
 from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.waiting import running, wait_at_most
 from jetbridge.contracts.api import (
@@ -94,10 +93,9 @@ async def heartbeat_loop(session: Session, role: Role, stop: StopRequests) -> No
         role.lost(set(request.leases) - set(answer.leases))
         role.held(answer.leases)
         stop.ordered(answer.orders)
-        interval = session.plan.heartbeat_interval_seconds
-        jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
+        interval = jittered(session.plan.heartbeat_interval_seconds)
         # From the sending, as the leases are: an answer that came late has not prolonged them by much.
-        await wait_at_most(role.state_changed, sent_at + interval * jitter - time.monotonic())
+        await wait_at_most(role.state_changed, sent_at + interval - time.monotonic())
 
 
 async def poll_loop(session: Session, role: Role, stop: StopRequests) -> None:

@@ -8,6 +8,7 @@ the next try register again first, with the token file read anew.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -46,8 +47,14 @@ T = TypeVar("T")
 HEARTBEAT_JITTER = 0.2
 """Share of the interval by which a heartbeat may come early or late, so that agents spread out."""
 
+
 SHORTEST_HEARTBEAT_SECONDS = 2.5
 """Any try of a heartbeat gets that long: the gateway takes up to two seconds to have it written."""
+
+
+def jittered(interval_seconds: float) -> float:
+    """Return an interval of heartbeats, or of what is sent as often, with its jitter."""
+    return interval_seconds * random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
 
 
 def heartbeat_limit_seconds(plan: RegisterResponse) -> float:

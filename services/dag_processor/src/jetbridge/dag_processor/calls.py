@@ -8,12 +8,7 @@ import time
 import httpx
 
 from jetbridge.agent.errors import GatewayUnreachableError
-from jetbridge.agent.gateway_client import (
-    ANSWER_TIMEOUT_SECONDS,
-    CONNECT_TIMEOUT_SECONDS,
-    GatewayClient,
-    limits,
-)
+from jetbridge.agent.gateway_client import GatewayClient, limits
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
 from jetbridge.agent.settings import AgentSettings
@@ -45,7 +40,7 @@ class DagProcessorClient(GatewayClient):
             response = await self._http.get(
                 self._gateway + path,
                 headers={"authorization": f"Bearer {credential}"},
-                timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+                timeout=limits(),
             )
         except httpx.RequestError as error:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Mapping
 
 import structlog
 
-from jetbridge.agent.session import HEARTBEAT_JITTER
+from jetbridge.agent.session import jittered
 from jetbridge.agent.waiting import wait_at_most
 from jetbridge.contracts.dag_processing import ClaimBundlesRequest, ClaimBundlesResponse, HeldBundle
 from jetbridge.dag_processor.calls import DagProcessorSession
@@ -50,9 +49,7 @@ class BundleLeases:
         while True:
             self._changed.clear()
             await self._claim()
-            interval = self._session.plan.heartbeat_interval_seconds
-            jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
-            await wait_at_most(self._changed, interval * jitter)
+            await wait_at_most(self._changed, jittered(self._session.plan.heartbeat_interval_seconds))
 
     async def give_back(self, limit_seconds: float) -> None:
         """Give everything back, so that nobody has to wait for it to expire; failing is harmless."""

@@ -106,10 +106,8 @@ class Gatekeeper:
             token = AgentToken.parse(bearer(headers))
         except InvalidIdError as exc:
             raise unauthenticated() from exc
-        record = self._seen(token.id)
-        if not _fits(record, token):
-            record = await self._newest(token.id)
-        if record is None or not _fits(record, token):
+        record = _if_valid(self._seen(token.id), token) or _if_valid(await self._newest(token.id), token)
+        if record is None:
             raise unauthenticated()
         return record
 
@@ -213,10 +211,9 @@ def bearer(headers: Headers) -> str:
     return token
 
 
-def _fits(record: TokenRecord | None, token: AgentToken) -> bool:
-    """Say whether the secret is right, with the same work for ids that exist as for those that do not."""
-    valid = is_valid(record or _NOBODY, token.secret, datetime.now(UTC))
-    return valid and record is not None
+def _if_valid(record: TokenRecord | None, token: AgentToken) -> TokenRecord | None:
+    """Return the record if the secret opens it; the work is the same for ids that do not exist."""
+    return record if is_valid(record or _NOBODY, token.secret, datetime.now(UTC)) else None
 
 
 async def _answered(read: Awaitable[T]) -> T:

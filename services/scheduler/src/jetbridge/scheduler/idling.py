@@ -43,6 +43,7 @@ def wait_for_something(
 
 
 LONGEST_REST_SECONDS = 0.2
+"""A turn that took longer did something else, clean up for example, and ends need not wait as long again."""
 
 
 class Pace:

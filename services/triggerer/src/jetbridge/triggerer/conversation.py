@@ -9,7 +9,6 @@ told to release one by one. What they fired is delivered under the new number, f
 from __future__ import annotations
 
 import asyncio
-import random
 
 import structlog
 
@@ -21,7 +20,7 @@ from jetbridge.agent.errors import (
     TokenRefusedError,
     UnknownContractError,
 )
-from jetbridge.agent.session import HEARTBEAT_JITTER
+from jetbridge.agent.session import jittered
 from jetbridge.agent.waiting import wait_at_most
 from jetbridge.contracts.api import HeartbeatRequest, Orders
 from jetbridge.contracts.triggering import TriggerEventsRequest, TriggerPollRequest
@@ -68,8 +67,7 @@ class Conversation:
                 )
             )
             self._obey(answer.orders)
-            jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)  # noqa: S311 - not a secret
-            await asyncio.sleep(self._session.plan.heartbeat_interval_seconds * jitter)
+            await asyncio.sleep(jittered(self._session.plan.heartbeat_interval_seconds))
 
     def _obey(self, orders: Orders | None) -> None:
         """End when the plane says so; triggers are never finished first, others go on with them."""
