@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker.airflow_env import airflow_env, execution_api
+from jetbridge.worker.execute import LEASE_VARIABLE
 from jetbridge.worker.forkserver import FENCED
 from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
 from jetbridge.worker.frames import Hold, Order
@@ -33,14 +34,14 @@ class Warm:
         self.data_dir = data_dir
         self.good_for_seconds = 3600.0
 
-    async def run(self, spec):
+    async def run(self, spec, dag_id="probes"):
         """Run a workload to its end."""
-        return await asyncio.wait_for(self.start(spec), SECONDS)
+        return await asyncio.wait_for(self.start(spec, dag_id=dag_id), SECONDS)
 
-    async def start(self, spec, good_seconds=0.0):
+    async def start(self, spec, good_seconds=0.0, dag_id="probes"):
         lease = lease_of(spec)
         spec_json = msgspec.Raw(msgspec.json.encode(spec))
-        order = Order(lease=lease, spec=spec_json, token=f"token-of-{lease}")
+        order = Order(lease=lease, spec=spec_json, token=f"token-of-{lease}", dag_id=dag_id)
         return await self.keeper.run(order, good_for(self.good_for_seconds), good_seconds)
 
     async def shown(self, name):
@@ -83,7 +84,8 @@ async def new_fork_server(new_plane, site_env, tmp_path_factory):
     }
     async with new_plane() as plane:
         env = airflow_env(inherited, agent_name="a1", gateway=plane.url, ca_file=None, data_dir=data_dir)
-        keeper = ForkServerKeeper(Launch(env, execution_api(plane.url)), bury=_nothing_to_bury)
+        launch = Launch(env, execution_api(plane.url), tasks_per_supervisor=50)
+        keeper = ForkServerKeeper(launch, bury=_nothing_to_bury)
         keeping = asyncio.create_task(keeper.keep(lambda: None))
         await asyncio.wait_for(keeper.wait_ready(), SECONDS)
         yield Warm(plane, keeper, probe_dir, data_dir)
@@ -222,12 +224,29 @@ async def test_no_metadata_database_is_ever_opened(warm, specs):
     assert not (warm.probe_dir / "planted.db").exists()
 
 
-async def test_a_task_finds_its_own_token_in_memory_and_that_of_no_other_lease(warm, specs):
+async def test_a_task_finds_its_own_token_in_memory_and_of_no_lease_of_another_dag(warm, specs):
     await warm.run(specs.task("succeeds"))
     spec = specs.task("reads_its_memory")
-    await warm.run(spec)
+    await warm.run(spec, dag_id="another")
     # Its own was in the memory of its supervisor, of which Airflow makes it a copy.
     assert (await warm.shown("memory"))["tokens"] == [f"token-of-{spec['ti']['id']}"]
+
+
+async def test_tasks_of_one_dag_follow_each_other_in_one_supervisor(warm, specs):
+    one = await around(warm, specs)
+    another = await around(warm, specs)
+    assert one["ppid"] == another["ppid"]
+    assert one["random"] != another["random"]
+    assert one["environ"][LEASE_VARIABLE] != another["environ"][LEASE_VARIABLE]
+    # Nobody asks for it again, so it goes.
+    await warm.gone(another["ppid"])
+
+
+@pytest.mark.parametrize("before", ["asks_for_a_variable", "fails", "leaves_a_child_behind"])
+async def test_what_may_have_left_something_is_the_last_task_of_its_supervisor(warm, specs, before):
+    shows = await around(warm, specs)
+    await warm.run(specs.task(before))
+    assert (await around(warm, specs))["ppid"] != shows["ppid"]
 
 
 async def test_what_a_task_leaves_behind_dies_with_it(warm, specs):

@@ -113,6 +113,10 @@ def probes():  # noqa: C901, PLR0915 - many small tasks, not one complex one
         show("answered", answer=Variable.get("a variable nobody has", default="the default"))
 
     @task
+    def asks_for_a_variable():
+        Variable.get("a variable nobody has", default="the default")
+
+    @task
     def eats_memory():
         eaten = []
         while True:
@@ -121,6 +125,7 @@ def probes():  # noqa: C901, PLR0915 - many small tasks, not one complex one
 
     pushes()
     asks()
+    asks_for_a_variable()
     eats_memory()
     succeeds()
     fails()

@@ -7,7 +7,7 @@ Written for Airflow 3.3 (``apache-airflow-core>=3.3,<3.4``). It relies on:
 * ``BaseExecutor.run_workload``: what Airflow's own executors call in a worker process, and which picks
   ``supervise_task`` or ``supervise_callback``;
 * ``[sdk] coordinators`` and ``queue_to_coordinator`` being read from the environment when a supervisor
-  starts (see ``coordinator``);
+  starts, and again after ``reset_coordinator_manager`` (see ``coordinator``);
 * ``ti.context_carrier``: what Airflow's task runner takes for the parent of its span;
 * ``airflow.sdk.api.client.Client`` caching its TLS context, and the modules in ``PRELOADED_MODULES``:
   both only save time.
@@ -21,6 +21,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,13 @@ from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.sdk.api.client import Client
 from airflow.sdk.configuration import conf
+from airflow.sdk.execution_time.coordinator import reset_coordinator_manager
 from airflow.sdk.log import configure_logging
 from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import memory, site_client, traced
+from jetbridge.worker import memory, residue, site_client, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 from jetbridge.xcom.backend import xcom_store
@@ -108,12 +110,14 @@ def run(order: Order, server: str) -> Result:
     The task's own state is told to Airflow by Airflow's supervisor. ``server`` is the address of the
     Execution API. Never raises; blocks for as long as the workload runs.
     """
+    structlog.contextvars.clear_contextvars()
+    residue.left.forget()
+    memory.watch = memory.MemoryWatch(order.memory_limit_bytes)
     try:
         workload = _read_workload(order)
-        site_client.use(site_client.Site(order.opened))
+        site = site_client.use(site_client.Site(order.opened))
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
-        memory.watch.limit_bytes = order.memory_limit_bytes
         with traced.supervised(order.traceparent):
             exit_code = _supervise(workload, order, server)
     except Exception as error:
@@ -121,7 +125,11 @@ def run(order: Order, server: str) -> Result:
         return Result(outcome=Outcome.FAILED, reason=describe(error))
     if memory.watch.killed_because:
         return Result(outcome=Outcome.FAILED, exit_code=exit_code, reason=memory.watch.killed_because)
-    return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code, reason=KILLED if exit_code == -9 else "")
+    if exit_code:
+        reason = KILLED if exit_code == -signal.SIGKILL else ""
+        return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code, reason=reason)
+    again = not (order.outbox or order.traceparent or site.has_keys) and residue.left.is_harmless
+    return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code, again=again)
 
 
 def _supervise(workload: Any, order: Order, server: str) -> int:
@@ -155,6 +163,7 @@ def _use_prompt_coordinator(workload: Any) -> None:
         by_queue[workload.ti.queue] = "jetbridge"
         os.environ["AIRFLOW__SDK__COORDINATORS"] = json.dumps(coordinators)
         os.environ["AIRFLOW__SDK__QUEUE_TO_COORDINATOR"] = json.dumps(by_queue)
+        reset_coordinator_manager()  # it has read both, if this supervisor served another queue before
 
 
 def _process_title(workload: Any) -> str:

@@ -1,10 +1,10 @@
 """
 The warm process that forks. Run as ``python -m jetbridge.worker.forkserver``, by the agent only.
 
-It imports Airflow once, freezes what it has, and then forks one supervisor per workload: the start of a
-task costs a fork instead of two seconds of imports, and the imported pages are shared. It is started by
-exec, never forked from the agent's event loop, and has one thread, because a fork of several copies
-their locks without the threads that would release them.
+It imports Airflow once, freezes what it has, and then forks supervisors, which run one workload at a time:
+the start of a task costs a fork instead of two seconds of imports, and the imported pages are shared. It is
+started by exec, never forked from the agent's event loop, and has one thread, because a fork of several
+copies their locks without the threads that would release them.
 
 Nothing outlives what it belongs to:
 
@@ -30,14 +30,16 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, hide_memory
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import frames
-from jetbridge.worker.frames import Exited, Hold, HungUpError, Ready, Start, Started, Stop
+from jetbridge.worker.frames import Exited, Hold, HungUpError, Ready, Result, Start, Started, Stop
 from jetbridge.worker.supervisor import supervise
+from jetbridge.worker.supervisors import Supervisor, WaitingSupervisors
 
 SWEEP_DELAY_SECONDS = 0.25
 """Looking for leftovers reads all of /proc, so a burst of ending workloads shares one look."""
@@ -47,17 +49,12 @@ HANDED_OVER = "the worker gave the task up before its end, so that it runs elsew
 FENCED = "the worker had no contact to the plane until its lease was over, so it killed the task"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
-    """
-    One supervisor this process forked. ``result`` is the pipe on which it leaves its Result.
-
-    ``good_seconds`` is as in :class:`frames.Start`.
-    """
+    """What a supervisor runs now. ``good_seconds`` is as in :class:`frames.Start`."""
 
     lease: str
     pid: int
-    result: int
     good_seconds: float = 0.0
 
 
@@ -71,17 +68,21 @@ class ForkServer:
 
     :param control: socket pair to the agent
     :param server: address of the Execution API
+    :param max_orders: workloads that one supervisor may run, one after another
     """
 
-    def __init__(self, control: socket.socket, server: str) -> None:
+    def __init__(self, control: socket.socket, server: str, max_orders: int) -> None:
         self._control = control
         self._server = server
-        self._workloads: dict[int, Workload] = {}
         self._later = sched.scheduler(time.monotonic)
+        self._workloads: dict[int, Workload] = {}
+        self._supervisors: dict[int, Supervisor] = {}
+        self._waiting = WaitingSupervisors(self._later, max_orders)
         self._held = Hold(until=0.0, heard_at=0.0)
         self._fence: sched.Event | None = None
         self._fenced: set[int] = set()
         self._handed_over: set[int] = set()
+        self._told_to_stop: set[int] = set()
         self._not_told_yet: list[Exited] = []
         self._sweep_is_due = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -166,51 +167,90 @@ class ForkServer:
     # -- starting
 
     def _start(self, command: Start, order: int) -> None:
-        result_reader, result_writer = os.pipe()
-        os.set_blocking(result_reader, False)
-        server_pid = os.getpid()
         try:
-            pid = os.fork()
+            supervisor = self._waiting.take(command.dag_id, order) or self._fork(command.dag_id, order)
         except OSError as error:
-            os.close(result_reader)
             self._refuse(command, f"the worker's machine cannot start a process: {error.strerror}")
         else:
-            if pid == 0:
-                self._leave_inheritance(result_reader)
-                supervise(order, result_writer, server_pid, self._server)
-            self._workloads[pid] = Workload(command.lease, pid, result_reader, command.good_seconds)
+            pid = supervisor.pid
+            self._workloads[pid] = Workload(command.lease, pid, command.good_seconds)
             self.tell(Started(lease=command.lease, pid=pid))
         finally:
-            os.close(result_writer)
             os.close(order)
 
-    def _leave_inheritance(self, result_reader: int) -> None:
+    def _fork(self, dag_id: str, order: int) -> Supervisor:
+        """Fork a supervisor for an order; raises :class:`OSError`."""
+        self._waiting.make_room()
+        ours, theirs = frames.channel()
+        server_pid = os.getpid()
+        with theirs:
+            if (pid := os.fork()) == 0:
+                os.close(order)  # as all others, it is handed this one over its channel
+                self._leave_inheritance(ours)
+                supervise(theirs, server_pid, self._server)
+        ours.settimeout(0)
+        supervisor = self._supervisors[pid] = Supervisor(pid, ours, dag_id)
+        self._selector.register(ours, selectors.EVENT_READ, partial(self._on_result, supervisor))
+        supervisor.hand(order)
+        return supervisor
+
+    def _leave_inheritance(self, channel: socket.socket) -> None:
         """In the child: drop what is the fork server's, so that no task can speak in its name."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         self._selector.close()
-        for end in (self._control, self._wake_reader, self._wake_writer):
+        others = (other.channel for other in self._supervisors.values())
+        for end in (self._control, self._wake_reader, self._wake_writer, channel, *others):
             end.close()
-        for descriptor in (result_reader, *(other.result for other in self._workloads.values())):
-            os.close(descriptor)
 
     # -- ending
+
+    def _on_result(self, supervisor: Supervisor) -> None:
+        """
+        Take note of how a workload ended; if its supervisor takes another, it is over now.
+
+        Else it is when the process is gone: what it says as its last word counts, what it says when it was
+        killed for its lease does not.
+        """
+        if supervisor.pid not in self._supervisors:
+            return  # reaped a moment ago, in the same turn
+        if (said := supervisor.listen()) is None:
+            self._selector.unregister(supervisor.channel)
+        elif said.again and supervisor.pid not in (self._fenced | self._handed_over):
+            self.tell(_exited(self._workloads.pop(supervisor.pid), said))
+            self._let_wait(supervisor)
+
+    def _let_wait(self, supervisor: Supervisor) -> None:
+        if supervisor.pid in self._told_to_stop:
+            supervisor.dismiss()  # the signal may still be on its way
+        else:
+            self._waiting.put(supervisor)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                workload = self._workloads.pop(pid, None)
-                if workload is not None:
-                    how = self._end_of(workload, os.waitstatus_to_exitcode(status))
+                supervisor, workload = self._supervisors.pop(pid, None), self._workloads.pop(pid, None)
+                if supervisor is not None:
+                    self._bury(supervisor)
+                if supervisor is not None and workload is not None:
+                    how = self._end_of(workload, supervisor.result, os.waitstatus_to_exitcode(status))
                     # What is handed over begins elsewhere at once: by then nothing of it may be left here.
                     later = pid in self._handed_over
                     self._not_told_yet.append(how) if later else self.tell(how)
                 self._sweep_soon()
 
-    def _end_of(self, workload: Workload, status: int) -> Exited:
-        how = _end_of(workload, status)
+    def _bury(self, supervisor: Supervisor) -> None:
+        supervisor.listen()
+        self._waiting.remove(supervisor)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(supervisor.channel)
+        supervisor.channel.close()
+        self._told_to_stop.discard(supervisor.pid)
+
+    def _end_of(self, workload: Workload, result: Result | None, status: int) -> Exited:
+        how = _exited(workload, result) if result else _unsaid(workload, status)
         if workload.pid in self._handed_over and how.outcome is not Outcome.SUCCEEDED:
             return Exited(
                 lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=HANDED_OVER
@@ -229,7 +269,7 @@ class ForkServer:
     def _sweep(self) -> None:
         """Kill the descendants of ended workloads: they are children of this process by now."""
         self._sweep_is_due = False
-        left = [child for child in psutil.Process().children() if child.pid not in self._workloads]
+        left = [child for child in psutil.Process().children() if child.pid not in self._supervisors]
         _kill(left)
         if self._not_told_yet and left:
             self._sweep_soon()
@@ -246,18 +286,23 @@ class ForkServer:
                 _kill([supervisor, *supervisor.children(recursive=True)])
             elif workload.lease == command.lease:
                 # Airflow's supervisor passes SIGTERM on to the task, whose operator's on_kill runs.
+                self._told_to_stop.add(workload.pid)
                 os.kill(workload.pid, signal.SIGTERM)
                 grace = command.grace_seconds
                 self._later.enter(grace, 0, self._kill_task, (workload,))
                 self._later.enter(grace + frames.LOG_UPLOAD_SECONDS, 0, self._kill_supervisor, (workload,))
 
     def _kill_task(self, workload: Workload) -> None:
-        if workload.pid in self._workloads:  # not reaped, so the pid is still this process
+        if self._runs(workload):
             _kill(psutil.Process(workload.pid).children(recursive=True))
 
     def _kill_supervisor(self, workload: Workload) -> None:
-        if workload.pid in self._workloads:
+        if self._runs(workload):
             os.kill(workload.pid, signal.SIGKILL)
+
+    def _runs(self, workload: Workload) -> bool:
+        """Whether the pid is still this workload's supervisor: not reaped, and not at its next."""
+        return self._workloads.get(workload.pid) is workload
 
     def _kill_everything(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -273,18 +318,13 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def _end_of(workload: Workload, status: int) -> Exited:
-    try:
-        # The pipe may stay open in a leftover of the task: take what is there, do not wait for its end.
-        result = frames.decode_result(os.read(workload.result, frames.MAX_FRAME_BYTES))
-    except BlockingIOError:
-        result = None
-    finally:
-        os.close(workload.result)
-    if result is not None:
-        return Exited(
-            lease=workload.lease, outcome=result.outcome, exit_code=result.exit_code, reason=result.reason
-        )
+def _exited(workload: Workload, result: Result) -> Exited:
+    return Exited(
+        lease=workload.lease, outcome=result.outcome, exit_code=result.exit_code, reason=result.reason
+    )
+
+
+def _unsaid(workload: Workload, status: int) -> Exited:
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return Exited(
         lease=workload.lease,
@@ -300,6 +340,7 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--agent-pid", type=int, required=True)
     parser.add_argument("--server", required=True)
+    parser.add_argument("--max-orders", type=int, default=1)
     parser.add_argument("--preload", nargs="*", default=[])
     options = parser.parse_args()
 
@@ -313,7 +354,7 @@ def main() -> None:
     # Frozen objects are never looked at by the collector, so forks do not copy the pages they are on.
     gc.collect()
     gc.freeze()
-    fork_server = ForkServer(socket.socket(fileno=options.control_fd), options.server)
+    fork_server = ForkServer(socket.socket(fileno=options.control_fd), options.server, options.max_orders)
     fork_server.tell(
         Ready(
             import_seconds=time.monotonic() - begun,

@@ -53,6 +53,7 @@ class Launch:
     env: Mapping[str, str]
     server: str
     preload: Sequence[str] = ()
+    tasks_per_supervisor: int = 1
     inherited: Sequence[int] = ()
     """Descriptors that it and everything it forks shall hold, see ``jetbridge.agent.mark``."""
 
@@ -60,6 +61,7 @@ class Launch:
         """Return the command line. It holds no secret: anybody on the machine can read it."""
         # -P keeps the current directory off the module path, where any file could pose as Airflow.
         options = ["--control-fd", str(control_fd), "--agent-pid", str(os.getpid()), "--server", self.server]
+        options += ["--max-orders", str(self.tasks_per_supervisor)]
         return [
             sys.executable,
             "-P",
@@ -107,7 +109,8 @@ class Incarnation:
         self._running[order.lease] = ended
         descriptor = frames.write_order(order)
         try:
-            await self._send(Start(lease=order.lease, hold=hold, good_seconds=good_seconds), descriptor)
+            start = Start(lease=order.lease, hold=hold, good_seconds=good_seconds, dag_id=order.dag_id)
+            await self._send(start, descriptor)
         finally:
             os.close(descriptor)
         return await ended

@@ -33,12 +33,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     To the fork server: fork a supervisor. One descriptor, of its :class:`Order`, comes along.
 
     ``hold`` is for a fork server that has not been told yet. ``good_seconds`` is set for a lease that is good
-    for longer than others without contact: so long after ``hold.heard_at``.
+    for longer than others without contact: so long after ``hold.heard_at``. ``dag_id`` is as in the order.
     """
 
     lease: str
     hold: Hold
     good_seconds: float = 0.0
+    dag_id: str = ""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -104,6 +105,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ``memory_limit_bytes`` is what the task and all it starts may take together; 0 is no limit.
     ``traceparent`` continues the attempt's trace, if it is part of one.
     ``opened`` are the classes of data that policies let the workload send as they are.
+    ``dag_id``: a supervisor that ran a task of this Dag may run another of it; empty for what is run alone.
     """
 
     lease: str
@@ -113,17 +115,23 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit_bytes: int = 0
     traceparent: str = ""
     opened: tuple[str, ...] = ()
+    dag_id: str = ""
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How a workload ended, written by its supervisor just before it exits."""
+    """
+    How a workload ended, said by its supervisor.
+
+    ``again``: it waits for another order. Otherwise it ends now, and counts as running until it is gone.
+    """
 
     outcome: Outcome
     exit_code: int | None = None
     reason: str = ""
+    again: bool = False
 
 
 Command = Start | Stop | Hold
@@ -175,6 +183,17 @@ def receive_command(sock: socket.socket) -> tuple[Command, int | None]:
         # Else it would survive into programs that tasks execute. (Python's recv_fds ignores its flags.)
         fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     return _commands.decode(data), descriptors[0] if descriptors else None
+
+
+def receive_order(sock: socket.socket) -> Order | None:
+    """Wait for an order and read it; None when the fork server has no more for this supervisor."""
+    data, descriptors, _flags, _address = socket.recv_fds(sock, 1, 1)
+    return read_order(descriptors[0]) if data else None
+
+
+def hand_order(sock: socket.socket, descriptor: int) -> None:
+    """Pass an order on to a supervisor, unread; raises :class:`OSError` when it is gone."""
+    socket.send_fds(sock, [b"!"], [descriptor])
 
 
 def write_order(order: Order) -> int:

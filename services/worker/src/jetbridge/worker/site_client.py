@@ -54,6 +54,11 @@ class Site:
         """The site's keys; raises ``KeyFileError``. Read after the task was forked: it inherits none."""
         return SiteKeys(Path(self.key_file)) if self.key_file else None
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether the keys were read, and so are in the memory of this process."""
+        return self.__dict__.get("keys") is not None
+
     def seal(self, task: Task, what: Carried, value: Any) -> Any:
         """Return a value sealed; as it is when the site has no key or there is nothing in it."""
         if not value or self.keys is None:
@@ -205,10 +210,11 @@ def guarded(client: Client, site: Site, ti: Any) -> Any:
 
 
 current = Site()
-"""What holds for the workload of this process, which runs one; set before it begins."""
+"""What holds for the workload that this process runs; set before it begins."""
 
 
-def use(site: Site) -> None:
-    """Set what holds for this process."""
+def use(site: Site) -> Site:
+    """Set what holds for this process from now on, and return it."""
     global current  # noqa: PLW0603 - Airflow makes the coordinator, and hands it nothing of ours
     current = site
+    return site

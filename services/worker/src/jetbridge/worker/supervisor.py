@@ -1,5 +1,5 @@
 """
-The first moments of a forked supervisor: tie it to the fork server and its task to it, then run Airflow.
+A forked supervisor: tie it to the fork server and its task to it, then run Airflow.
 
 Split from ``forkserver``: everything here happens in the child and never returns.
 """
@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import threading
 import traceback
 from typing import NoReturn
+
+import msgspec
+from setproctitle import setproctitle
 
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, raise_oom_score
 from jetbridge.worker import frames
@@ -19,9 +24,9 @@ OOM_SCORE = 500
 """Added to ``oom_score_adj``: a task counts as if it took half of the machine's memory more than it does."""
 
 
-def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn:
+def supervise(channel: socket.socket, server_pid: int, server: str) -> NoReturn:
     """
-    Run the workload in the descriptor ``order`` and leave its Result on the pipe ``result``.
+    Run the workloads whose orders come on ``channel``, one after another, and say there how each ended.
 
     This is a copy of the fork server, so nothing may unwind into its frames: the process ends here.
     """
@@ -32,11 +37,7 @@ def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn
         adopt_orphans()
         die_with_parent(server_pid, signal.SIGKILL)
         _go_first_when_memory_runs_out()
-        _bind_task(result)
-        from jetbridge.worker import execute  # noqa: PLC0415 - imported by the fork server; here it is free
-
-        outcome = execute.run(frames.read_order(order), server)
-        os.write(result, frames.encode(outcome))
+        _serve(channel, server)
         status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, it must not leave this function
         traceback.print_exc()
@@ -44,6 +45,31 @@ def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _serve(channel: socket.socket, server: str) -> None:
+    from jetbridge.worker import execute  # noqa: PLC0415 - imported by the fork server; here it is free
+
+    tie = TaskTie(channel)
+    while order := frames.receive_order(channel):
+        tie.the_next_child()
+        result = execute.run(order, server)
+        if result.again and not _is_as_before():
+            result = msgspec.structs.replace(result, again=False)
+        channel.send(frames.encode(result))
+        if not result.again:
+            return
+        setproctitle("jetbridge worker: supervisor between tasks")
+
+
+def _is_as_before() -> bool:
+    """Tell whether nothing is left of a workload: neither a descendant of its task's nor a thread."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return threading.active_count() == 1
+    return False
 
 
 def _go_first_when_memory_runs_out() -> None:
@@ -58,21 +84,26 @@ def _go_first_when_memory_runs_out() -> None:
         print(f"oom_score_adj stays as it is: {error}", file=sys.stderr)  # noqa: T201 - no logging here yet
 
 
-def _bind_task(result: int) -> None:
+class TaskTie:
     """
-    Make the next child of this process, the task, die with it and unable to write its Result.
+    Makes the next child of this process, the task, die with it and unable to speak in its name.
 
     Airflow forks the task deep inside ``supervise_task``; a fork hook of the standard library runs in it
     there, before any code of the task. What the task itself forks is its own affair and left alone.
     """
-    supervisor_pid = os.getpid()
-    bound = False
 
-    def in_child() -> None:
-        nonlocal bound
-        if not bound:
-            bound = True
-            os.close(result)
-            die_with_parent(supervisor_pid, signal.SIGKILL)
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._supervisor_pid = os.getpid()
+        self._is_due = False
+        os.register_at_fork(after_in_child=self._in_child)
 
-    os.register_at_fork(after_in_child=in_child)
+    def the_next_child(self) -> None:
+        """Tie the child that is forked next."""
+        self._is_due = True
+
+    def _in_child(self) -> None:
+        if self._is_due:
+            self._is_due = False
+            self._channel.close()
+            die_with_parent(self._supervisor_pid, signal.SIGKILL)

@@ -27,7 +27,7 @@ from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.waiting import first
 from jetbridge.contracts.api import FENCE_SHARE, AcceptResponse, Offer, ReportRequest
 from jetbridge.contracts.ids import LeaseKey
-from jetbridge.contracts.messages import Outcome
+from jetbridge.contracts.messages import Outcome, WorkloadKind
 from jetbridge.worker import spans
 from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.frames import Exited, Hold, Order
@@ -321,6 +321,7 @@ class Worker:
                 memory_limit_bytes=self._task_memory_bytes,
                 traceparent=traceparent,
                 opened=confirmed.opened,
+                dag_id=offer.coordinates.dag_id if offer.kind is WorkloadKind.TASK else "",
             )
             return await self._processes.run(order, self._hold, lease.good_seconds)
 
