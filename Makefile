@@ -90,6 +90,9 @@ BENCH_READY := $(BENCH_ENV)/.ready
 .PHONY: bench
 bench: $(BENCH_READY) ## Measure beside LocalExecutor, CeleryExecutor and EdgeExecutor, and the gateway alone; takes an hour
 	@$(BENCH_ENV)/bin/python benchmarks/pipe.py
+	@$(BENCH_ENV)/bin/python benchmarks/proxy.py
+	@$(BENCH_ENV)/bin/python benchmarks/fan_in.py
+	@$(BENCH_ENV)/bin/python benchmarks/xcom.py
 	@$(BENCH_ENV)/bin/python benchmarks/executors.py $(BENCH_ARGS)
 
 .PHONY: compat

@@ -14,106 +14,33 @@ import asyncio
 import json
 import os
 import secrets
-import ssl
-import sys
 import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import psutil
 import uvloop
+from one_gateway import MIB, Agent, Running, cpu_seconds, gateway, memory, say, session_to, submit_many, until
 
-from jetbridge.bus.apply import apply
-from jetbridge.bus.connection import Bus, open_bus
-from jetbridge.bus.settings import BusSettings
-from jetbridge.bus.tokens import TokenStore
-from jetbridge.bus.workloads import NewWorkload, WorkloadStore
-from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
-from jetbridge.devstack.plane import Plane, add_gateways, write_secret
-from jetbridge.devstack.ports import free_port
-from jetbridge.devstack.probes import listens
-from jetbridge.devstack.processes import ManagedProcess, Supervisor
-from jetbridge.devstack.servers import nats, redis
-from jetbridge.devstack.tls import Certificates, make_certificates
-
-HOST = "127.0.0.1"
-MIB = 1024 * 1024
-SPEC = json.dumps({"type": "ExecuteTask", "padding": "x" * 2000}).encode()
-"""About the size of a real ExecuteTask workload."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """What is under test, and how to reach it."""
-
-    url: str
-    gateway: ManagedProcess
-    bus: Bus
-    token: str
-    tls: ssl.SSLContext
-
-
-@dataclass
-class Agent:
-    """An agent that accepts what it is offered and reports its end at once."""
-
-    session: aiohttp.ClientSession
-    url: str
-    queue: str
-    slots: int = 16
-    name: str = field(default_factory=lambda: f"bench-{secrets.token_hex(5)}")
-    credential: str = ""
-
-    async def register(self, token: str) -> None:
-        body = {
-            "name": self.name,
-            "instance": secrets.token_hex(16),
-            "role": "worker",
-            "queues": [self.queue],
-            "slots": self.slots,
-        }
-        self.credential = (await self._post("/v1/agents", body, token))["credential"]
-
-    async def poll(self, free_slots: int, wait_seconds: float) -> list[str]:
-        body = {"free_slots": free_slots, "wait_seconds": wait_seconds}
-        answer = await self._post(f"/v1/agents/{self.name}/poll", body, self.credential)
-        return [offer["lease"] for offer in answer.get("offers", [])]
-
-    async def run(self, lease: str) -> None:
-        await self._post(f"/v1/leases/{lease}/accept", {}, self.credential)
-        body = {"outcome": "succeeded", "exit_code": 0}
-        await self._post(f"/v1/leases/{lease}/report", body, self.credential)
-
-    async def _post(self, path: str, body: dict[str, Any], bearer: str) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {bearer}"}
-        async with self.session.post(self.url + path, json=body, headers=headers) as answer:
-            if answer.status != 200:
-                raise RuntimeError(f"{path}: {answer.status} {await answer.text()}")
-            content: dict[str, Any] = await answer.json()
-            return content
+from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.devstack.processes import Supervisor
 
 
 async def hold_idle_polls(running: Running, polls: int) -> dict[str, Any]:
     """Return the gateway's memory before, and while it holds ``polls`` polls."""
-    before = _memory(running.gateway)
-    async with _session(running) as session:
+    before = memory(running.gateway)
+    async with session_to(running) as session:
         agents = [Agent(session, running.url, f"idle-{number % 20}") for number in range(polls)]
         for batch in range(0, polls, 50):
             await asyncio.gather(*(agent.register(running.token) for agent in agents[batch : batch + 50]))
         say(f"{polls} agents are registered")
         held = [asyncio.create_task(agent.poll(4, 60)) for agent in agents]
-        await _until(session, f"{running.url}/metrics", f"jetbridge_gateway_held_polls {float(polls)}")
-        during = _memory(running.gateway)
-        cpu = _cpu_seconds(running.gateway)
+        await until(session, f"{running.url}/metrics", f"jetbridge_gateway_held_polls {float(polls)}")
+        during = memory(running.gateway)
+        cpu = cpu_seconds(running.gateway)
         started = time.monotonic()
         await asyncio.sleep(10)
-        share = (_cpu_seconds(running.gateway) - cpu) / (time.monotonic() - started)
+        share = (cpu_seconds(running.gateway) - cpu) / (time.monotonic() - started)
         for task in held:
             task.cancel()
         await asyncio.gather(*held, return_exceptions=True)
@@ -130,13 +57,13 @@ async def hand_over(running: Running, workloads: int, agents: int) -> dict[str, 
     """Return how fast ``workloads`` go through the gateway to ``agents`` agents."""
     queue = f"pipe-{secrets.token_hex(4)}"
     store = await WorkloadStore.open(running.bus)
-    async with _session(running) as session:
+    async with session_to(running) as session:
         workers = [Agent(session, running.url, queue) for _ in range(agents)]
         await asyncio.gather(*(worker.register(running.token) for worker in workers))
         await _pass(store, workers, queue, workloads // 5)  # opens connections; not counted
-        cpu, started = _cpu_seconds(running.gateway), time.monotonic()
+        cpu, started = cpu_seconds(running.gateway), time.monotonic()
         submitted = await _pass(store, workers, queue, workloads)
-        seconds, used = time.monotonic() - started, _cpu_seconds(running.gateway) - cpu
+        seconds, used = time.monotonic() - started, cpu_seconds(running.gateway) - cpu
     return {
         "workloads": workloads,
         "agents": agents,
@@ -153,31 +80,12 @@ async def _pass(store: WorkloadStore, workers: list[Agent], queue: str, workload
     """Put ``workloads`` through; returns after how many seconds all were submitted."""
     started, done = time.monotonic(), set[str]()
     working = [asyncio.create_task(_work(worker, done, workloads)) for worker in workers]
-    await _submit(store, queue, workloads)
+    await submit_many(store, queue, workloads)
     submitted = time.monotonic() - started
     await asyncio.gather(*working)
     if len({lease.partition(".")[0] for lease in done}) != workloads:
         raise RuntimeError(f"{len(done)} leases for {workloads} workloads")
     return submitted
-
-
-async def _submit(store: WorkloadStore, queue: str, workloads: int) -> None:
-    limit = asyncio.Semaphore(32)
-
-    async def submit() -> None:
-        async with limit:
-            await store.submit(
-                NewWorkload(
-                    workload_id=str(uuid.uuid4()),
-                    kind=WorkloadKind.TASK,
-                    queue=queue,
-                    priority_weight=1,
-                    coordinates=TaskCoordinates(dag_id="pipe", run_id="bench", task_id="t"),
-                    spec=SPEC,
-                )
-            )
-
-    await asyncio.gather(*(submit() for _ in range(workloads)))
 
 
 async def _work(agent: Agent, done: set[str], workloads: int) -> None:
@@ -203,66 +111,6 @@ async def _work(agent: Agent, done: set[str], workloads: int) -> None:
     await asyncio.gather(*running)
 
 
-async def _until(session: aiohttp.ClientSession, url: str, text: str) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            async with session.get(url) as answer:
-                if text in await answer.text():
-                    return
-            await asyncio.sleep(0.1)
-
-
-@asynccontextmanager
-async def _session(running: Running) -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=0, ssl=running.tls)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=90)) as session:
-        yield session
-
-
-def _memory(process: ManagedProcess) -> int:
-    resident: int = psutil.Process(process.pid).memory_info().rss
-    return resident
-
-
-def _cpu_seconds(process: ManagedProcess) -> float:
-    times = psutil.Process(process.pid).cpu_times()
-    seconds: float = times.user + times.system
-    return seconds
-
-
-@asynccontextmanager
-async def gateway(supervisor: Supervisor) -> AsyncIterator[Running]:
-    """Start servers and one gateway process."""
-    directory = supervisor.directory
-    certificates = make_certificates(directory / "tls", HOST)
-    secret = directory / "jwt_secret"
-    write_secret(secret, secrets.token_urlsafe(64))
-    plane = Plane(
-        nats=nats.start(supervisor),
-        redis=redis.start(supervisor),
-        airflow_url=f"http://{HOST}:9",  # nothing here calls Airflow
-        jwt_secret_file=secret,
-    )
-    async with open_bus(BusSettings(url=plane.nats.url), "jetbridge-bench") as bus:
-        await apply(bus, 1)
-        token, _ = await (await TokenStore.open(bus)).create("bench")
-        process, url = _start(supervisor, plane, certificates)
-        tls = ssl.create_default_context(cafile=certificates.ca)
-        yield Running(url, process, bus, str(token), tls)
-
-
-def _start(supervisor: Supervisor, plane: Plane, certificates: Certificates) -> tuple[ManagedProcess, str]:
-    port = free_port()
-    environment = plane.gateway_environment(HOST, port, certificates) | {
-        "JETBRIDGE_GATEWAY_REGISTRATIONS_PER_MINUTE": "1000000"  # all agents are at one address here
-    }
-    environment["JETBRIDGE_LOG_LEVEL"] = os.environ.get("JETBRIDGE_LOG_LEVEL", "INFO")
-    (process,) = add_gateways(supervisor, environment, 1)
-    process.start()
-    process.wait_ready(listens(process, port))
-    return process, f"https://{HOST}:{port}"
-
-
 async def measure(polls: int, workloads: int, agents: int) -> dict[str, Any]:
     """Run both measurements, each on a gateway of its own."""
     result: dict[str, Any] = {}
@@ -276,10 +124,6 @@ async def measure(polls: int, workloads: int, agents: int) -> dict[str, Any]:
                 result["hand_over"] = await hand_over(running, workloads, agents)
         say(f"hand over: {result['hand_over']}")
     return result | {"cores": os.cpu_count(), "load_average": os.getloadavg()}
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:

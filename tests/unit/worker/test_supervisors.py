@@ -12,7 +12,6 @@ from jetbridge.worker import frames, supervisors
 from jetbridge.worker.frames import Order, Result
 from jetbridge.worker.supervisors import Supervisor, WaitingSupervisors
 
-
 MAX_ORDERS = 50
 
 

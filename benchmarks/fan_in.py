@@ -1,0 +1,178 @@
+"""
+Many agents on one gateway process: memory and CPU per agent, and how long work waits for an idle one.
+
+Simulated agents that speak the real protocol, each with two TLS connections of its own as a real one: a held
+poll and heartbeats. A workload is offered to one of them at a time; the offer's latency is the time from
+before its submission until the poll is answered here, so it contains what this process, which plays all
+agents on the same machine, takes. Prints one JSON document; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from one_gateway import (
+    MIB,
+    Agent,
+    Running,
+    cpu_seconds,
+    gateway,
+    memory,
+    new_workload,
+    say,
+    session_to,
+    until,
+)
+
+from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.devstack.processes import Supervisor
+
+HEARTBEATS_PER_SECOND = 200
+"""What one gateway process is asked to take; with more agents each is told to send less often."""
+
+DEFAULT_INTERVAL_SECONDS = 5.0
+LEASE_INTERVALS = 24
+"""As the defaults: 120 s to 5 s."""
+
+REGISTERING_AT_ONCE = 50
+MEASURE_SECONDS = 20.0
+
+
+@dataclass
+class Crowd:
+    """Agents that poll and send heartbeats, and the workloads they were offered."""
+
+    agents: list[Agent]
+    interval_seconds: float
+    offered: dict[str, asyncio.Future[float]]
+
+    async def live(self, agent: Agent) -> None:
+        await asyncio.gather(self._poll(agent), self._beat(agent))
+
+    async def _poll(self, agent: Agent) -> None:
+        while True:
+            for lease in await agent.poll(1, 30):
+                waiting = self.offered.pop(lease.partition(".")[0], None)
+                if waiting is not None:
+                    waiting.set_result(time.monotonic())
+                await agent.run(lease)
+
+    async def _beat(self, agent: Agent) -> None:
+        # The spread a real fleet has.
+        await asyncio.sleep(random.uniform(0, self.interval_seconds))  # noqa: S311 - no secret
+        while True:
+            await agent.heartbeat(1)
+            await asyncio.sleep(self.interval_seconds)
+
+
+async def measure(agents: int, queues: int, offers: int) -> dict[str, Any]:
+    """Return what ``agents`` agents on ``queues`` queues cost one gateway."""
+    interval = max(DEFAULT_INTERVAL_SECONDS, agents / HEARTBEATS_PER_SECOND)
+    settings = {
+        "JETBRIDGE_GATEWAY_HEARTBEAT_INTERVAL_SECONDS": str(interval),
+        "JETBRIDGE_GATEWAY_LEASE_SECONDS": str(interval * LEASE_INTERVALS),
+        "JETBRIDGE_LOG_LEVEL": "WARNING",
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="jetbridge-fan-in-") as directory,
+        Supervisor(Path(directory)) as up,
+    ):
+        async with gateway(up, settings=settings) as running, AsyncExitStack() as stack:
+            before = memory(running.gateway)
+            crowd = Crowd([], interval, {})
+            await _gather(stack, running, crowd, agents, queues)
+            async with asyncio.TaskGroup() as living:
+                tasks = [living.create_task(crowd.live(agent)) for agent in crowd.agents]
+                figures = await _figures(running, crowd, before, offers)
+                for task in tasks:
+                    task.cancel()
+    return {"agents": agents, "queues": queues, "heartbeat_interval_seconds": interval, **figures}
+
+
+async def _gather(stack: AsyncExitStack, running: Running, crowd: Crowd, agents: int, queues: int) -> None:
+    for number in range(agents):
+        session = await stack.enter_async_context(session_to(running))
+        crowd.agents.append(Agent(session, running.url, f"fan-{number % queues}", slots=1))
+    for begin in range(0, agents, REGISTERING_AT_ONCE):
+        batch = crowd.agents[begin : begin + REGISTERING_AT_ONCE]
+        await asyncio.gather(*(agent.register(running.token) for agent in batch))
+        if begin % 1000 == 0:
+            say(f"{begin + len(batch)} of {agents} agents are registered")
+
+
+async def _figures(running: Running, crowd: Crowd, before: int, offers: int) -> dict[str, Any]:
+    count = len(crowd.agents)
+    async with session_to(running) as session:
+        held = f"jetbridge_gateway_held_polls {float(count)}"
+        await until(session, f"{running.url}/metrics", held, seconds=300)
+    await asyncio.sleep(
+        crowd.interval_seconds
+    )  # every agent has sent a heartbeat, so has its second connection
+    cpu, started = cpu_seconds(running.gateway), time.monotonic()
+    await asyncio.sleep(MEASURE_SECONDS)  # the thing that is measured
+    share = (cpu_seconds(running.gateway) - cpu) / (time.monotonic() - started)
+    during = memory(running.gateway)
+    latencies = await _offer(running, crowd, offers)
+    return {
+        "rss_mib": round(during / MIB, 1),
+        "kib_per_agent": round((during - before) / count / 1024, 1),
+        "cpu_percent": round(100 * share, 1),
+        "cpu_percent_per_1000_agents": round(100_000 * share / count, 2),
+        "offer_ms": _summary(latencies),
+    }
+
+
+async def _offer(running: Running, crowd: Crowd, offers: int) -> Sequence[float]:
+    """Submit workloads one at a time and return after how many seconds each was offered."""
+    store = await WorkloadStore.open(running.bus)
+    latencies = []
+    for _ in range(offers):
+        workload = new_workload(random.choice(crowd.agents).queue)  # noqa: S311 - no secret
+        waiting = crowd.offered[workload.workload_id] = asyncio.get_running_loop().create_future()
+        begun = time.monotonic()
+        await store.submit(workload)
+        async with asyncio.timeout(60):
+            latencies.append(await waiting - begun)
+    return latencies
+
+
+def _summary(seconds: Sequence[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {f"p{share}": round(1000 * cuts[share - 1], 1) for share in (50, 95, 99)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure one gateway with many agents; prints JSON.")
+    parser.add_argument("--agents", default="100,1000,10000", help="sizes, separated by commas")
+    parser.add_argument("--queues", default="20", help="with each of these numbers of queues, by commas")
+    parser.add_argument("--offers", type=int, default=200)
+    arguments = parser.parse_args()
+    # Two connections for each agent, on both sides.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    results = []
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for agents in map(int, arguments.agents.split(",")):
+            for queues in map(int, arguments.queues.split(",")):
+                results.append(runner.run(measure(agents, queues, arguments.offers)))
+                say(json.dumps(results[-1]))
+    print(json.dumps({"results": results, "cores": os.cpu_count(), "load": os.getloadavg()}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
