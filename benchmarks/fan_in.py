@@ -160,6 +160,7 @@ def main() -> int:
     parser.add_argument("--agents", default="100,1000,10000", help="sizes, separated by commas")
     parser.add_argument("--queues", default="20", help="with each of these numbers of queues, by commas")
     parser.add_argument("--offers", type=int, default=200)
+    parser.add_argument("--write", type=Path, help="keep the document and draw a picture in this directory")
     arguments = parser.parse_args()
     # Two connections for each agent, on both sides.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -170,7 +171,13 @@ def main() -> int:
             for queues in map(int, arguments.queues.split(",")):
                 results.append(runner.run(measure(agents, queues, arguments.offers)))
                 say(json.dumps(results[-1]))
-    print(json.dumps({"results": results, "cores": os.cpu_count(), "load": os.getloadavg()}, indent=2))
+    document = {"results": results, "cores": os.cpu_count(), "load": os.getloadavg()}
+    print(json.dumps(document, indent=2))
+    if arguments.write:
+        from plots import draw_fan_in  # noqa: PLC0415 - matplotlib is not needed to measure
+
+        (arguments.write / "fan_in.json").write_text(json.dumps(document, indent=1) + "\n")
+        draw_fan_in(results, arguments.write)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The pictures of ``docs/performance.md``, from what ``executors.py`` measured."""
+"""The pictures of ``docs/performance.md``, from what ``executors.py`` and ``fan_in.py`` measured."""
 
 from __future__ import annotations
 
@@ -30,6 +30,27 @@ def draw(rounds: dict[str, list[dict[str, Any]]], directory: Path) -> None:
     axes[2].set_yscale("log")
     figure.savefig(directory / "executors.svg", metadata={"Date": None})
     plt.close(figure)
+
+
+def draw_fan_in(results: list[dict[str, Any]], directory: Path) -> None:
+    """Draw how memory, CPU and the latency of an offer grow with the number of agents."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    agents = [one["agents"] for one in results]
+    _line(axes[0], agents, [one["rss_mib"] for one in results], "gateway's memory, MiB RSS")
+    _line(axes[1], agents, [one["cpu_percent"] for one in results], "gateway's CPU, % of a core")
+    for share in ("p50", "p99"):
+        _line(axes[2], agents, [one["offer_ms"][share] for one in results], "submitted → offered, ms", share)
+    axes[2].legend(fontsize=8)
+    figure.savefig(directory / "fan_in.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def _line(axis: Any, agents: list[int], values: list[float], title: str, label: str = "") -> None:
+    axis.plot(agents, values, marker="o", label=label)
+    axis.set_xscale("log")
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("agents", fontsize=8)
+    axis.set_title(title, fontsize=10)
 
 
 def _bars(axis: Any, rounds: dict[str, list[dict[str, Any]]], title: str, figure_of: Any) -> None:
