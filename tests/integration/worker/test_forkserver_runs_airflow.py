@@ -13,6 +13,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker.airflow_env import airflow_env, execution_api
 from jetbridge.worker.forkserver import FENCED
@@ -56,7 +57,7 @@ class Warm:
 
 
 def good_for(seconds):
-    now = time.monotonic()
+    now = lease_time()
     return Hold(until=now + seconds, heard_at=now)
 
 

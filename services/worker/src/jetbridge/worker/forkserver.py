@@ -11,6 +11,8 @@ Nothing outlives what it belongs to:
 * The agent ends → end of file on the socket (and SIGTERM from the kernel) → everything is killed here.
 * This process ends → the kernel kills every supervisor, and each supervisor's death kills its task.
   The agent adopts and kills what is left (see ``forkserver_client``).
+* The leases end → this process kills what runs under them; and if it is frozen, the kernel does
+  (see ``kernel_fence``).
 * A supervisor ends → its remaining descendants become children of this process, which kills them.
   While it runs they stay its own, since every supervisor adopts the orphans below it.
 """
@@ -33,10 +35,12 @@ from dataclasses import dataclass
 
 import psutil
 
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, hide_memory
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import frames
 from jetbridge.worker.frames import Exited, Hold, HungUpError, Ready, Start, Started, Stop
+from jetbridge.worker.kernel_fence import HeldPage, KernelFence
 from jetbridge.worker.supervisor import supervise
 
 SWEEP_DELAY_SECONDS = 0.25
@@ -77,8 +81,9 @@ class ForkServer:
         self._control = control
         self._server = server
         self._workloads: dict[int, Workload] = {}
-        self._later = sched.scheduler(time.monotonic)
+        self._later = sched.scheduler(lease_time)
         self._held = Hold(until=0.0, heard_at=0.0)
+        self._held_page = HeldPage()
         self._fence: sched.Event | None = None
         self._fenced: set[int] = set()
         self._handed_over: set[int] = set()
@@ -126,8 +131,9 @@ class ForkServer:
         elif order is None:
             self._refuse(command, "the agent sent no order along")
         else:
+            self._hold(command.hold)  # first, so that what is forked now finds it
             self._start(command, order)
-            self._hold(command.hold)
+            self._set_fence()
 
     # -- the fence
 
@@ -135,6 +141,7 @@ class ForkServer:
         self._held = Hold(
             until=max(self._held.until, hold.until), heard_at=max(self._held.heard_at, hold.heard_at)
         )
+        self._held_page.write(self._held, list(self._workloads))
         self._set_fence()
 
     def _set_fence(self) -> None:
@@ -151,14 +158,15 @@ class ForkServer:
 
     def _keep_fence(self) -> None:
         """Kill what runs under leases that are over; no SIGTERM, which a task may take its time to answer."""
-        self._fence, now = None, time.monotonic()
+        self._fence = None
         for workload in self._workloads.values():
-            if workload.pid not in self._fenced and self._held.until_for(workload.good_seconds) <= now:
+            if workload.pid not in self._fenced and self._is_over(workload):
                 self._fenced.add(workload.pid)
-                supervisor = psutil.Process(workload.pid)  # not reaped yet, so the pid is still this process
-                # The supervisor first: it must not get to report that its task failed.
-                _kill([supervisor, *supervisor.children(recursive=True)])
+                _kill_tree(workload.pid)
         self._set_fence()
+
+    def _is_over(self, workload: Workload) -> bool:
+        return self._held.until_for(workload.good_seconds) <= lease_time()
 
     def _refuse(self, command: Start, reason: str) -> None:
         self.tell(Exited(lease=command.lease, outcome=Outcome.FAILED, reason=reason))
@@ -177,7 +185,8 @@ class ForkServer:
         else:
             if pid == 0:
                 self._leave_inheritance(result_reader)
-                supervise(order, result_writer, server_pid, self._server)
+                fence = KernelFence(self._held_page, command.good_seconds)
+                supervise(order, result_writer, server_pid, self._server, fence)
             self._workloads[pid] = Workload(command.lease, pid, result_reader, command.good_seconds)
             self.tell(Started(lease=command.lease, pid=pid))
         finally:
@@ -198,6 +207,7 @@ class ForkServer:
     # -- ending
 
     def _reap(self) -> None:
+        fenced = False
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
@@ -207,7 +217,10 @@ class ForkServer:
                     # What is handed over begins elsewhere at once: by then nothing of it may be left here.
                     later = pid in self._handed_over
                     self._not_told_yet.append(how) if later else self.tell(how)
+                    fenced |= how.reason == FENCED
                 self._sweep_soon()
+        if fenced:  # what a task had started has outlived the lease, too
+            self._sweep()
 
     def _end_of(self, workload: Workload, status: int) -> Exited:
         how = _end_of(workload, status)
@@ -215,9 +228,11 @@ class ForkServer:
             return Exited(
                 lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=HANDED_OVER
             )
-        if workload.pid not in self._fenced:
+        # Who comes too late to kill it was frozen, and the kernel has done it.
+        killed_by_kernel = status == -signal.SIGKILL and self._is_over(workload)
+        if workload.pid not in self._fenced and not killed_by_kernel:
             return how
-        self._fenced.remove(workload.pid)
+        self._fenced.discard(workload.pid)
         # What its result may say does not count: the plane could not hear the task's own report either.
         return Exited(lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=FENCED)
 
@@ -230,7 +245,8 @@ class ForkServer:
         """Kill the descendants of ended workloads: they are children of this process by now."""
         self._sweep_is_due = False
         left = [child for child in psutil.Process().children() if child.pid not in self._workloads]
-        _kill(left)
+        for child in left:
+            _kill_tree(child.pid)
         if self._not_told_yet and left:
             self._sweep_soon()
             return
@@ -241,9 +257,7 @@ class ForkServer:
         for workload in self._workloads.values():
             if workload.lease == command.lease and command.hand_over:
                 self._handed_over.add(workload.pid)
-                supervisor = psutil.Process(workload.pid)  # not reaped, so the pid is still this process
-                # The supervisor first: it must not get to report that its task failed.
-                _kill([supervisor, *supervisor.children(recursive=True)])
+                _kill_tree(workload.pid)
             elif workload.lease == command.lease:
                 # Airflow's supervisor passes SIGTERM on to the task, whose operator's on_kill runs.
                 os.kill(workload.pid, signal.SIGTERM)
@@ -271,6 +285,13 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
         # Not ours to kill: a task that runs as another user (run_as_user) belongs to sudo.
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a child of this process and all below it. Not reaped yet, so the pid is still its own."""
+    root = psutil.Process(pid)
+    # A supervisor goes before its task: it must not get to report that its task failed.
+    _kill([root, *root.children(recursive=True)])
 
 
 def _end_of(workload: Workload, status: int) -> Exited:

@@ -14,12 +14,13 @@ from typing import NoReturn
 
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, raise_oom_score
 from jetbridge.worker import frames
+from jetbridge.worker.kernel_fence import KernelFence
 
 OOM_SCORE = 500
 """Added to ``oom_score_adj``: a task counts as if it took half of the machine's memory more than it does."""
 
 
-def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn:
+def supervise(order: int, result: int, server_pid: int, server: str, fence: KernelFence) -> NoReturn:
     """
     Run the workload in the descriptor ``order`` and leave its Result on the pipe ``result``.
 
@@ -31,8 +32,9 @@ def supervise(order: int, result: int, server_pid: int, server: str) -> NoReturn
         os.setsid()
         adopt_orphans()
         die_with_parent(server_pid, signal.SIGKILL)
+        fence.arm()
         _go_first_when_memory_runs_out()
-        _bind_task(result)
+        _bind_task(result, fence)
         from jetbridge.worker import execute  # noqa: PLC0415 - imported by the fork server; here it is free
 
         outcome = execute.run(frames.read_order(order), server)
@@ -58,7 +60,7 @@ def _go_first_when_memory_runs_out() -> None:
         print(f"oom_score_adj stays as it is: {error}", file=sys.stderr)  # noqa: T201 - no logging here yet
 
 
-def _bind_task(result: int) -> None:
+def _bind_task(result: int, fence: KernelFence) -> None:
     """
     Make the next child of this process, the task, die with it and unable to write its Result.
 
@@ -73,6 +75,7 @@ def _bind_task(result: int) -> None:
         if not bound:
             bound = True
             os.close(result)
+            fence.leave_to_supervisor()
             die_with_parent(supervisor_pid, signal.SIGKILL)
 
     os.register_at_fork(after_in_child=in_child)
