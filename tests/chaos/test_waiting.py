@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -14,6 +15,9 @@ from jetbridge.devstack.stack import DevStack, StackOptions
 pytestmark = pytest.mark.slow
 
 QUEUE = "queue:default"
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE") or 4 * LEASE_SECONDS)
+"""Of the long outage; ``make outage`` has it last half an hour."""
+
 HEARTBEAT_TIMEOUT_SECONDS = 20
 """Of the scheduler, in the world of the long outage: a part of the outage, as 300 s are of hours."""
 
@@ -72,11 +76,11 @@ def test_a_link_that_is_cut_for_longer_than_the_lease_costs_no_task_that_waits(w
 
 @pytest.mark.long
 def test_an_outage_of_many_leases_and_of_airflows_patience_costs_no_task_that_waits(impatient, waits):
-    waits(world=impatient)
-    burst = impatient.burst("link cut for four leases, wait")
+    waits(OUTAGE_SECONDS + 600, world=impatient)
+    burst = impatient.burst(f"link cut for {OUTAGE_SECONDS:g} s, wait")
     burst.await_started(SLOTS)
     with cut(burst.busiest(), "requests", impatient.stack.not_isolated_because):
-        time.sleep(4 * LEASE_SECONDS)
+        time.sleep(OUTAGE_SECONDS)
         ends(burst)
     burst.breaks(lambda: None)
     burst.prove(undisturbed=True)

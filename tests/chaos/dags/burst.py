@@ -19,6 +19,10 @@ BEAT_SECONDS = 0.05
 """Two attempts that overlap by less than this may go unnoticed."""
 
 
+PATIENCE = timedelta(hours=1)
+"""More than any scenario takes."""
+
+
 class Marker:
     """Writes the marks of one attempt."""
 
@@ -62,13 +66,13 @@ def burst(dag_id: str, queue: str) -> None:
         params={"directory": "/nowhere", "width": 1, "seconds": 0.0, "hold": False},
     )
     def make() -> None:
-        @task(retries=0, queue=queue, execution_timeout=timedelta(minutes=10))
+        @task(retries=0, queue=queue, execution_timeout=PATIENCE)
         def indices() -> list[int]:
             params = get_current_context()["params"]
             work(params["directory"], 0, 0.0, hold=False)
             return list(range(params["width"]))
 
-        @task(retries=0, queue=queue, execution_timeout=timedelta(minutes=10))
+        @task(retries=0, queue=queue, execution_timeout=PATIENCE)
         def show(index: int) -> None:
             params = get_current_context()["params"]
             work(params["directory"], index, params["seconds"], hold=params["hold"])
