@@ -121,7 +121,7 @@ def make_world(directory: Path) -> Iterator[World]:
         }
         for process in second.values():
             process.start()
-        for dag_id in ("burst", "stranded"):
+        for dag_id in ("burst", "urgent", "stranded"):
             stack.client.await_dag(dag_id)
             stack.client.unpause(dag_id)
         (directory / "marks").mkdir()
