@@ -70,7 +70,7 @@ acceptance: $(READY) ## Tests of the whole system as real processes
 
 .PHONY: chaos
 chaos: $(READY) ## Break everything that can break, check from marks what ran when, print recovery times; ROUNDS=100 SEED=7
-	@$(PYTEST) tests/chaos
+	@$(PYTEST) --verbose tests/chaos
 
 .PHONY: outage
 outage: $(READY) ## Cut an agent off for half an hour under the policy wait, in full: no task may notice; OUTAGE=1800

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from chaoskit.world import SLOTS
 
@@ -13,6 +11,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 URGENT = 2 * SLOTS - 1
 """All slots but the one in which the others list what there is to do."""
+
+BACKLOG = 3 * SLOTS
 
 
 def queued(burst):
@@ -28,8 +28,8 @@ def starts(burst, after):
 def test_rerouted_work_keeps_its_priority(world):
     urgent = world.burst("agent with urgent work killed", width=URGENT, dag_id="urgent")
     urgent.await_started(URGENT)
-    backlog = world.burst("less urgent work beside it", width=3 * SLOTS)
-    backlog.wait(lambda: queued(backlog) == 3 * SLOTS - 1, "a backlog")
+    backlog = world.burst("less urgent work beside it", width=BACKLOG)
+    backlog.wait(lambda: queued(backlog) == BACKLOG - 1, "a backlog")
     lost = urgent.busiest()
     mine = sum(one.agent == lost.spec.name and not one.finished for one in urgent.attempts())
     urgent.breaks(lost.process.kill)
@@ -38,11 +38,11 @@ def test_rerouted_work_keeps_its_priority(world):
     urgent.wait(
         lambda: queued(urgent) + len(starts(urgent, urgent.broken_at)) == mine, "the urgent work to be back"
     )
-    released_at = time.monotonic()
+    ahead = BACKLOG - queued(backlog)  # has a slot already, begun or not
     backlog.let_go()
     urgent.wait(lambda: len(starts(urgent, urgent.broken_at)) == mine, "the urgent work to begin again")
     last = max(starts(urgent, urgent.broken_at))
-    overtaken_by = [start for start in starts(backlog, released_at) if start < last]
-    assert not overtaken_by, f"{len(overtaken_by)} less urgent tasks began first"
+    overtaking = [one for one in backlog.attempts() if one.task != "indices[0]" and one.start < last]
+    assert len(overtaking) <= ahead < BACKLOG
     urgent.prove()
     backlog.prove(undisturbed=True)

@@ -76,6 +76,8 @@ async def test_the_kernel_kills_the_task_that_takes_the_memory_and_nothing_else(
     report = worker.gateway.reports[lease]
     assert (report.exit_code, report.reason) == (-9, KILLED)
     assert worker.plane.states_of(spec["ti"]["id"]) == ["failed"]
+    log = (worker.probe_dir / "data" / "logs" / "probes" / "eats_memory.log").read_text()
+    assert "Likely out of memory error (OOM)" in log  # Airflow's own words, where its UI shows them
     assert all(process.is_running() for process in before)
 
     worker.go_on()
