@@ -70,7 +70,11 @@ acceptance: $(READY) ## Tests of the whole system as real processes
 
 .PHONY: chaos
 chaos: $(READY) ## Break everything that can break, check from marks what ran when, print recovery times; ROUNDS=100 SEED=7
-	@$(PYTEST) tests/chaos
+	@$(PYTEST) --verbose tests/chaos
+
+.PHONY: outage
+outage: $(READY) ## Cut an agent off for half an hour under the policy wait, in full: no task may notice; OUTAGE=1800
+	@OUTAGE=$${OUTAGE:-1800} $(PYTEST) -o faulthandler_timeout=0 tests/chaos/test_waiting.py -k airflows_patience
 
 .PHONY: long
 long: $(READY) ## The tests that wait for real leases and time-outs and are left out of make test

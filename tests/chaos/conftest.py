@@ -53,6 +53,8 @@ def shared_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def world(shared_world: World):
     """Return the shared world; whatever the scenario leaves dead is started again after it."""
     yield shared_world
+    # Already now, and not only at the end: a run that is broken off keeps what it has measured.
+    _write(shared_world.recoveries)
     shared_world.mend()
 
 
@@ -67,8 +69,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     recoveries = config.stash.get(_recoveries, None)
     if recoveries is None or not recoveries.rows():
         return
-    path = home() / "chaos" / "recovery.json"
-    recoveries.write(path, seed=SEED, rounds=ROUNDS, lease_seconds=LEASE_SECONDS)
+    path = _write(recoveries)
     terminalreporter.section(f"recovery, lease {LEASE_SECONDS:g} s; also in {path}")
     for line in recoveries.table():
         terminalreporter.write_line(line)
+
+
+def _write(recoveries: Recoveries) -> Path:
+    path = home() / "chaos" / "recovery.json"
+    recoveries.write(path, seed=SEED, rounds=ROUNDS, lease_seconds=LEASE_SECONDS)
+    return path

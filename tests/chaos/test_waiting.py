@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -14,16 +15,19 @@ from jetbridge.devstack.stack import DevStack, StackOptions
 pytestmark = pytest.mark.slow
 
 QUEUE = "queue:default"
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE") or 4 * LEASE_SECONDS)
+"""Of the long outage; ``make outage`` has it last half an hour."""
+
 HEARTBEAT_TIMEOUT_SECONDS = 20
 """Of the scheduler, in the world of the long outage: a part of the outage, as 300 s are of hours."""
 
 
 @pytest.fixture
-def waits(world):
+def waits():
     """Return a function that has the tasks of a world wait for their agents."""
     changed = []
 
-    def set_policy(seconds=600.0, world=world):
+    def set_policy(world, seconds=600.0):
         world.set_policy(QUEUE, on_agent_lost=OnAgentLost.WAIT, wait_seconds=seconds)
         changed.append(world)
 
@@ -60,7 +64,7 @@ def ends(burst):
 
 
 def test_a_link_that_is_cut_for_longer_than_the_lease_costs_no_task_that_waits(world, waits):
-    waits()
+    waits(world)
     burst = world.burst("link cut for longer than the lease, wait")
     burst.await_started(SLOTS)
     with cut(burst.busiest(), "answers", world.stack.not_isolated_because):
@@ -72,11 +76,11 @@ def test_a_link_that_is_cut_for_longer_than_the_lease_costs_no_task_that_waits(w
 
 @pytest.mark.long
 def test_an_outage_of_many_leases_and_of_airflows_patience_costs_no_task_that_waits(impatient, waits):
-    waits(world=impatient)
-    burst = impatient.burst("link cut for four leases, wait")
+    waits(impatient, OUTAGE_SECONDS + 600)
+    burst = impatient.burst(f"link cut for {OUTAGE_SECONDS:g} s, wait")
     burst.await_started(SLOTS)
     with cut(burst.busiest(), "requests", impatient.stack.not_isolated_because):
-        time.sleep(4 * LEASE_SECONDS)
+        time.sleep(OUTAGE_SECONDS)
         ends(burst)
     burst.breaks(lambda: None)
     burst.prove(undisturbed=True)
@@ -84,7 +88,7 @@ def test_an_outage_of_many_leases_and_of_airflows_patience_costs_no_task_that_wa
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_in_the_outage_delivers_what_its_tasks_said_after_it(world, waits):
-    waits()
+    waits(world)
     burst = world.burst("worker killed while cut off, wait")
     burst.await_started(SLOTS)
     agent = burst.busiest()
@@ -102,7 +106,7 @@ def test_a_worker_that_is_killed_in_the_outage_delivers_what_its_tasks_said_afte
 
 @pytest.mark.long
 def test_every_gateway_is_away_for_several_leases(world, waits):
-    waits()
+    waits(world)
     burst = world.burst("all gateways away for three leases, wait")
     burst.await_started(SLOTS)
     for gateway in world.plane("gateway"):
@@ -115,7 +119,7 @@ def test_every_gateway_is_away_for_several_leases(world, waits):
 
 @pytest.mark.long
 def test_when_the_wait_is_over_the_tasks_fail_and_do_not_run_again(world, waits):
-    waits(LEASE_SECONDS * 1.5)
+    waits(world, LEASE_SECONDS * 1.5)
     burst = world.burst("link cut for longer than the wait")
     burst.await_started(SLOTS)
     agent = burst.busiest()

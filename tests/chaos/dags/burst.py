@@ -19,6 +19,10 @@ BEAT_SECONDS = 0.05
 """Two attempts that overlap by less than this may go unnoticed."""
 
 
+PATIENCE = timedelta(hours=1)
+"""More than any scenario takes."""
+
+
 class Marker:
     """Writes the marks of one attempt."""
 
@@ -52,8 +56,10 @@ def work(directory: str, index: int, seconds: float, *, hold: bool) -> None:
     marker.mark("finished")
 
 
-def burst(dag_id: str, queue: str) -> None:
+def burst(dag_id: str, queue: str, priority_weight: int = 1) -> None:
     """Make a Dag whose ``width`` tasks, none of which has a retry to lose, run on ``queue``."""
+    options: Any = {"retries": 0, "queue": queue, "execution_timeout": PATIENCE}
+    options |= {"priority_weight": priority_weight, "weight_rule": "absolute"}
 
     @dag(
         dag_id=dag_id,
@@ -62,13 +68,13 @@ def burst(dag_id: str, queue: str) -> None:
         params={"directory": "/nowhere", "width": 1, "seconds": 0.0, "hold": False},
     )
     def make() -> None:
-        @task(retries=0, queue=queue, execution_timeout=timedelta(minutes=10))
+        @task(**options)
         def indices() -> list[int]:
             params = get_current_context()["params"]
             work(params["directory"], 0, 0.0, hold=False)
             return list(range(params["width"]))
 
-        @task(retries=0, queue=queue, execution_timeout=timedelta(minutes=10))
+        @task(**options)
         def show(index: int) -> None:
             params = get_current_context()["params"]
             work(params["directory"], index, params["seconds"], hold=params["hold"])
@@ -79,4 +85,5 @@ def burst(dag_id: str, queue: str) -> None:
 
 
 burst("burst", "default")
+burst("urgent", "default", priority_weight=1000)
 burst("stranded", "nobody")  # no agent of the shared world serves this queue

@@ -13,10 +13,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker.airflow_env import airflow_env, execution_api
+from jetbridge.worker.endings import FENCED
 from jetbridge.worker.execute import LEASE_VARIABLE
-from jetbridge.worker.forkserver import FENCED
 from jetbridge.worker.forkserver_client import ForkServerKeeper, Launch
 from jetbridge.worker.frames import Hold, Order
 
@@ -57,7 +58,7 @@ class Warm:
 
 
 def good_for(seconds):
-    now = time.monotonic()
+    now = lease_time()
     return Hold(until=now + seconds, heard_at=now)
 
 

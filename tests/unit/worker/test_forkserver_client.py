@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from dataclasses import dataclass
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import forkserver_client
 from jetbridge.worker.forkserver_client import ForkServerError, ForkServerKeeper, Launch
@@ -67,7 +67,7 @@ class Kept:
     async def run(self, number=1):
         await asyncio.wait_for(self.keeper.wait_ready(), 30)
         return await asyncio.wait_for(
-            self.keeper.run(order(number), Hold(until=time.monotonic() + 60, heard_at=time.monotonic())), 30
+            self.keeper.run(order(number), Hold(until=lease_time() + 60, heard_at=lease_time())), 30
         )
 
 

@@ -25,6 +25,11 @@ class Clock:
         self.now += seconds
 
 
+def start(dag_id="dag", good_seconds=0.0):
+    hold = frames.Hold(until=0.0, heard_at=0.0)
+    return frames.Start(lease="l", hold=hold, dag_id=dag_id, good_seconds=good_seconds)
+
+
 class Bench:
     """Waiting supervisors, and the far ends of their channels."""
 
@@ -51,7 +56,7 @@ class Bench:
     def take(self, dag_id="dag"):
         descriptor = frames.write_order(Order(lease="l", spec=b"{}", token="t"))
         try:
-            supervisor = self.waiting.take(dag_id, descriptor)
+            supervisor = self.waiting.take(start(dag_id), descriptor)
             return supervisor and supervisor.pid
         finally:
             os.close(descriptor)
@@ -89,6 +94,11 @@ def test_a_task_of_another_dag_is_not_for_it(bench):
     bench.put(1, dag_id="one")
     assert bench.take("another") is None
     assert bench.take("one") == 1
+
+
+def test_a_lease_with_a_time_of_its_own_is_not_for_it(bench):
+    bench.put(1)
+    assert bench.waiting.take(start(good_seconds=60.0), 0) is None
 
 
 def test_what_is_run_alone_leaves_no_supervisor(bench):

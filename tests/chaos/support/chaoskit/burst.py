@@ -112,18 +112,16 @@ class Burst:
 
     # -- the proof
 
-    def prove(self, *, undisturbed: bool = False, forgive: Callable[[Mark], bool] = lambda _: False) -> None:
+    def prove(self, *, undisturbed: bool = False) -> None:
         """
         Wait for the end, then prove from the marks, from Airflow and from the bus that all is right.
 
-        ``undisturbed``: no agent was lost, so that no task may have run a second time. ``forgive`` says which
-        marks do not count; the scenario says why.
+        ``undisturbed``: no agent was lost, so that no task may have run a second time.
         """
         self.let_go()
         self.wait(lambda: self.state() in ("success", "failed"), f"run {self.run_id} to end")
         self._check_airflow(undisturbed=undisturbed)
-        counted = [mark for mark in self.marks() if not forgive(mark)]
-        violations = check(counted, self.expected(), undisturbed=undisturbed)
+        violations = check(self.marks(), self.expected(), undisturbed=undisturbed)
         assert not violations, "\n".join(map(str, violations))
         self.wait(self._bus_is_done, "the bus to have nothing unfinished of it")
         if not self.noted:

@@ -38,6 +38,7 @@ class World:
     directory: Path
     second: dict[str, ManagedProcess]
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _bursts: list[Burst] = field(default_factory=list)
 
     def burst(
         self,
@@ -53,6 +54,7 @@ class World:
         directory = self.directory / f"burst-{next(self._numbers)}"
         directory.mkdir()
         burst = Burst(scenario, self.stack, directory, recoveries or self.recoveries, width, dag_id)
+        self._bursts.append(burst)
         burst.trigger(seconds=seconds, hold=hold)
         return burst
 
@@ -97,7 +99,13 @@ class World:
         set_policy(self.stack.nats.url, scope, FailoverPolicy(**fields))
 
     def mend(self) -> None:
-        """Start again whatever a scenario left dead, and wait until it can be used."""
+        """
+        Start again whatever a scenario left dead, and wait until it can be used.
+
+        What a scenario that failed still holds is let go, so that the next one has the slots.
+        """
+        while self._bursts:
+            self._bursts.pop().let_go()
         for name in SERVERS:
             lifecycle = getattr(self.stack, name).lifecycle
             if isinstance(lifecycle, ProcessLifecycle) and not lifecycle.process.alive:
@@ -121,7 +129,7 @@ def make_world(directory: Path) -> Iterator[World]:
         }
         for process in second.values():
             process.start()
-        for dag_id in ("burst", "stranded"):
+        for dag_id in ("burst", "urgent", "stranded"):
             stack.client.await_dag(dag_id)
             stack.client.unpause(dag_id)
         (directory / "marks").mkdir()

@@ -117,6 +117,22 @@ def probes():  # noqa: C901, PLR0915 - many small tasks, not one complex one
         Variable.get("a variable nobody has", default="the default")
 
     @task
+    def beats():
+        # Both say without a pause that they run: in memory that is a file, so that the last moment is kept.
+        loop = (
+            "import mmap, struct, sys, time\n"
+            "file = open(sys.argv[1], 'r+b')\n"
+            "page = mmap.mmap(file.fileno(), 8)\n"
+            "while True: struct.pack_into('d', page, 0, time.monotonic())\n"
+        )
+        for who in ("task", "child"):
+            (SHOWN / who).write_bytes(bytes(8))
+        child = subprocess.Popen([sys.executable, "-c", loop, SHOWN / "child"])
+        show("waiting", child=child.pid)
+        sys.argv[1:] = [str(SHOWN / "task")]
+        exec(loop)  # noqa: S102
+
+    @task
     def eats_memory():
         eaten = []
         while True:
@@ -126,6 +142,7 @@ def probes():  # noqa: C901, PLR0915 - many small tasks, not one complex one
     pushes()
     asks()
     asks_for_a_variable()
+    beats()
     eats_memory()
     succeeds()
     fails()

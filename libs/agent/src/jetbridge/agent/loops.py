@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.agent.session import Session, jittered
 from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.waiting import running, wait_at_most
@@ -69,7 +70,7 @@ class Role(Protocol):
         """
         Note that a heartbeat sent at ``sent_at`` was recorded, so that leases are good until ``until``.
 
-        What still runs later must be killed, unless its lease was given for longer. Monotonic clock.
+        What still runs later must be killed, unless its lease was given for longer. Both by ``lease_clock``.
         """
         ...
 
@@ -80,7 +81,7 @@ async def heartbeat_loop(session: Session, role: Role, stop: StopRequests) -> No
 
     def heartbeat() -> HeartbeatRequest:
         nonlocal sent_at
-        sent_at = time.monotonic()
+        sent_at = lease_time()
         return HeartbeatRequest(free_slots=role.free_slots(), leases=role.leases(), draining=role.draining)
 
     while True:
@@ -95,7 +96,7 @@ async def heartbeat_loop(session: Session, role: Role, stop: StopRequests) -> No
         stop.ordered(answer.orders)
         interval = jittered(session.plan.heartbeat_interval_seconds)
         # From the sending, as the leases are: an answer that came late has not prolonged them by much.
-        await wait_at_most(role.state_changed, sent_at + interval - time.monotonic())
+        await wait_at_most(role.state_changed, sent_at + interval - lease_time())
 
 
 async def poll_loop(session: Session, role: Role, stop: StopRequests) -> None:

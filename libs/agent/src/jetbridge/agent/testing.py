@@ -68,6 +68,7 @@ class FakeGateway:
     heartbeat_interval_seconds: float = 0.02
     poll_wait_seconds: float = 0.05
     credential_seconds: float = 3600.0
+    lease_seconds: float = 120.0
     wait_seconds: float | None = None
     """How long leases are good without contact that are given from now on; None is as all others."""
 
@@ -177,7 +178,7 @@ class FakeGateway:
             credential_expires_in_seconds=self.credential_seconds,
             heartbeat_interval_seconds=self.heartbeat_interval_seconds,
             poll_wait_seconds=self.poll_wait_seconds,
-            lease_seconds=120.0,
+            lease_seconds=self.lease_seconds,
         )
 
     async def _heartbeat(self, target: str, bearer: str, body: bytes) -> HeartbeatResponse:

@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="hand over what still runs then: 90s, 10m, 2h; default: 10m",
     )
-    when.add_argument("--hand-over", action="store_true", help="hand over at once what runs")
+    when.add_argument(
+        "--hand-over",
+        action="store_true",
+        help="hand over at once what runs: it is killed, without on_kill, and begins again elsewhere",
+    )
     drain.add_argument("--wait", action="store_true", help="return when the agents have ended")
     return parser
 

@@ -11,6 +11,8 @@ Nothing outlives what it belongs to:
 * The agent ends → end of file on the socket (and SIGTERM from the kernel) → everything is killed here.
 * This process ends → the kernel kills every supervisor, and each supervisor's death kills its task.
   The agent adopts and kills what is left (see ``forkserver_client``).
+* The leases end → this process kills what runs under them; and if it is frozen, the kernel does
+  (see ``kernel_fence``).
 * A supervisor ends → its remaining descendants become children of this process, which kills them.
   While it runs they stay its own, since every supervisor adopts the orphans below it.
 """
@@ -28,34 +30,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 
 import psutil
 
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, hide_memory
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import frames
-from jetbridge.worker.frames import Exited, Hold, HungUpError, Ready, Result, Start, Started, Stop
+from jetbridge.worker.endings import FENCED, Workload, kill, kill_tree
+from jetbridge.worker.frames import Exited, Hold, HungUpError, Ready, Start, Started, Stop
+from jetbridge.worker.kernel_fence import HeldPage, KernelFence
 from jetbridge.worker.supervisor import supervise
 from jetbridge.worker.supervisors import Supervisor, WaitingSupervisors
 
 SWEEP_DELAY_SECONDS = 0.25
 """Looking for leftovers reads all of /proc, so a burst of ending workloads shares one look."""
-
-
-HANDED_OVER = "the worker gave the task up before its end, so that it runs elsewhere"
-FENCED = "the worker had no contact to the plane until its lease was over, so it killed the task"
-
-
-@dataclass(frozen=True, eq=False)
-class Workload:
-    """What a supervisor runs now. ``good_seconds`` is as in :class:`frames.Start`."""
-
-    lease: str
-    pid: int
-    good_seconds: float = 0.0
 
 
 class TerminatedError(Exception):
@@ -74,15 +64,13 @@ class ForkServer:
     def __init__(self, control: socket.socket, server: str, max_orders: int) -> None:
         self._control = control
         self._server = server
-        self._later = sched.scheduler(time.monotonic)
+        self._later = sched.scheduler(lease_time)
         self._workloads: dict[int, Workload] = {}
         self._supervisors: dict[int, Supervisor] = {}
         self._waiting = WaitingSupervisors(self._later, max_orders)
         self._held = Hold(until=0.0, heard_at=0.0)
+        self._held_page = HeldPage()
         self._fence: sched.Event | None = None
-        self._fenced: set[int] = set()
-        self._handed_over: set[int] = set()
-        self._told_to_stop: set[int] = set()
         self._not_told_yet: list[Exited] = []
         self._sweep_is_due = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -127,8 +115,9 @@ class ForkServer:
         elif order is None:
             self._refuse(command, "the agent sent no order along")
         else:
+            self._hold(command.hold)  # first, so that what is forked now finds it
             self._start(command, order)
-            self._hold(command.hold)
+            self._set_fence()
 
     # -- the fence
 
@@ -136,11 +125,12 @@ class ForkServer:
         self._held = Hold(
             until=max(self._held.until, hold.until), heard_at=max(self._held.heard_at, hold.heard_at)
         )
+        self._held_page.write(self._held, list(self._supervisors))
         self._set_fence()
 
     def _set_fence(self) -> None:
         """Have the fence looked at no later than the first lease is over; earlier does no harm."""
-        running = [workload for workload in self._workloads.values() if workload.pid not in self._fenced]
+        running = [workload for workload in self._workloads.values() if not workload.fenced]
         if not running:
             return
         first = min(self._held.until_for(workload.good_seconds) for workload in running)
@@ -152,14 +142,15 @@ class ForkServer:
 
     def _keep_fence(self) -> None:
         """Kill what runs under leases that are over; no SIGTERM, which a task may take its time to answer."""
-        self._fence, now = None, time.monotonic()
+        self._fence = None
         for workload in self._workloads.values():
-            if workload.pid not in self._fenced and self._held.until_for(workload.good_seconds) <= now:
-                self._fenced.add(workload.pid)
-                supervisor = psutil.Process(workload.pid)  # not reaped yet, so the pid is still this process
-                # The supervisor first: it must not get to report that its task failed.
-                _kill([supervisor, *supervisor.children(recursive=True)])
+            if not workload.fenced and self._is_over(workload):
+                workload.fenced = True
+                kill_tree(workload.pid)
         self._set_fence()
+
+    def _is_over(self, workload: Workload) -> bool:
+        return self._held.until_for(workload.good_seconds) <= lease_time()
 
     def _refuse(self, command: Start, reason: str) -> None:
         self.tell(Exited(lease=command.lease, outcome=Outcome.FAILED, reason=reason))
@@ -168,7 +159,7 @@ class ForkServer:
 
     def _start(self, command: Start, order: int) -> None:
         try:
-            supervisor = self._waiting.take(command.dag_id, order) or self._fork(command.dag_id, order)
+            supervisor = self._waiting.take(command, order) or self._fork(command, order)
         except OSError as error:
             self._refuse(command, f"the worker's machine cannot start a process: {error.strerror}")
         else:
@@ -178,18 +169,24 @@ class ForkServer:
         finally:
             os.close(order)
 
-    def _fork(self, dag_id: str, order: int) -> Supervisor:
+    def _fork(self, command: Start, order: int) -> Supervisor:
         """Fork a supervisor for an order; raises :class:`OSError`."""
         self._waiting.make_room()
         ours, theirs = frames.channel()
         server_pid = os.getpid()
         with theirs:
-            if (pid := os.fork()) == 0:
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                raise
+            if pid == 0:
                 os.close(order)  # as all others, it is handed this one over its channel
                 self._leave_inheritance(ours)
-                supervise(theirs, server_pid, self._server)
+                fence = KernelFence(self._held_page, command.good_seconds)
+                supervise(theirs, server_pid, self._server, fence)
         ours.settimeout(0)
-        supervisor = self._supervisors[pid] = Supervisor(pid, ours, dag_id)
+        supervisor = self._supervisors[pid] = Supervisor(pid, ours, command.dag_id)
         self._selector.register(ours, selectors.EVENT_READ, partial(self._on_result, supervisor))
         supervisor.hand(order)
         return supervisor
@@ -213,33 +210,38 @@ class ForkServer:
         Else it is when the process is gone: what it says as its last word counts, what it says when it was
         killed for its lease does not.
         """
+        workload = self._workloads.get(supervisor.pid)
         if supervisor.pid not in self._supervisors:
             return  # reaped a moment ago, in the same turn
         if (said := supervisor.listen()) is None:
             self._selector.unregister(supervisor.channel)
-        elif said.again and supervisor.pid not in (self._fenced | self._handed_over):
-            self.tell(_exited(self._workloads.pop(supervisor.pid), said))
-            self._let_wait(supervisor)
-
-    def _let_wait(self, supervisor: Supervisor) -> None:
-        if supervisor.pid in self._told_to_stop:
-            supervisor.dismiss()  # the signal may still be on its way
-        else:
-            self._waiting.put(supervisor)
+        elif said.again and workload and not (workload.fenced or workload.handed_over):
+            del self._workloads[supervisor.pid]
+            self.tell(workload.ended_well(said))
+            # After a SIGTERM it is of no more use: the signal may still be on its way.
+            supervisor.dismiss() if workload.told_to_stop else self._waiting.put(supervisor)
 
     def _reap(self) -> None:
+        fenced = False
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                supervisor, workload = self._supervisors.pop(pid, None), self._workloads.pop(pid, None)
-                if supervisor is not None:
+                if supervisor := self._supervisors.pop(pid, None):
                     self._bury(supervisor)
-                if supervisor is not None and workload is not None:
-                    how = self._end_of(workload, supervisor.result, os.waitstatus_to_exitcode(status))
-                    # What is handed over begins elsewhere at once: by then nothing of it may be left here.
-                    later = pid in self._handed_over
-                    self._not_told_yet.append(how) if later else self.tell(how)
+                    fenced |= self._note_end(supervisor, os.waitstatus_to_exitcode(status))
                 self._sweep_soon()
+        if fenced:  # what a task had started has outlived the lease, too
+            self._sweep()
+
+    def _note_end(self, supervisor: Supervisor, status: int) -> bool:
+        """Tell how the workload of a supervisor that is gone ended; says whether it was for its lease."""
+        workload = self._workloads.pop(supervisor.pid, None)
+        if workload is None:
+            return False
+        how = workload.ended(supervisor.result, status, lease_is_over=self._is_over(workload))
+        # What is handed over begins elsewhere at once: by then nothing of it may be left here.
+        self._not_told_yet.append(how) if workload.handed_over else self.tell(how)
+        return how.reason == FENCED
 
     def _bury(self, supervisor: Supervisor) -> None:
         supervisor.listen()
@@ -247,19 +249,6 @@ class ForkServer:
         with contextlib.suppress(KeyError):
             self._selector.unregister(supervisor.channel)
         supervisor.channel.close()
-        self._told_to_stop.discard(supervisor.pid)
-
-    def _end_of(self, workload: Workload, result: Result | None, status: int) -> Exited:
-        how = _exited(workload, result) if result else _unsaid(workload, status)
-        if workload.pid in self._handed_over and how.outcome is not Outcome.SUCCEEDED:
-            return Exited(
-                lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=HANDED_OVER
-            )
-        if workload.pid not in self._fenced:
-            return how
-        self._fenced.remove(workload.pid)
-        # What its result may say does not count: the plane could not hear the task's own report either.
-        return Exited(lease=workload.lease, outcome=Outcome.ABANDONED, exit_code=status, reason=FENCED)
 
     def _sweep_soon(self) -> None:
         if not self._sweep_is_due:
@@ -270,7 +259,8 @@ class ForkServer:
         """Kill the descendants of ended workloads: they are children of this process by now."""
         self._sweep_is_due = False
         left = [child for child in psutil.Process().children() if child.pid not in self._supervisors]
-        _kill(left)
+        for child in left:
+            kill_tree(child.pid)
         if self._not_told_yet and left:
             self._sweep_soon()
             return
@@ -280,13 +270,11 @@ class ForkServer:
     def _stop(self, command: Stop) -> None:
         for workload in self._workloads.values():
             if workload.lease == command.lease and command.hand_over:
-                self._handed_over.add(workload.pid)
-                supervisor = psutil.Process(workload.pid)  # not reaped, so the pid is still this process
-                # The supervisor first: it must not get to report that its task failed.
-                _kill([supervisor, *supervisor.children(recursive=True)])
+                workload.handed_over = True
+                kill_tree(workload.pid)
             elif workload.lease == command.lease:
                 # Airflow's supervisor passes SIGTERM on to the task, whose operator's on_kill runs.
-                self._told_to_stop.add(workload.pid)
+                workload.told_to_stop = True
                 os.kill(workload.pid, signal.SIGTERM)
                 grace = command.grace_seconds
                 self._later.enter(grace, 0, self._kill_task, (workload,))
@@ -294,7 +282,7 @@ class ForkServer:
 
     def _kill_task(self, workload: Workload) -> None:
         if self._runs(workload):
-            _kill(psutil.Process(workload.pid).children(recursive=True))
+            kill(psutil.Process(workload.pid).children(recursive=True))
 
     def _kill_supervisor(self, workload: Workload) -> None:
         if self._runs(workload):
@@ -307,31 +295,8 @@ class ForkServer:
     def _kill_everything(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while True:
-                _kill(psutil.Process().children(recursive=True))
+                kill(psutil.Process().children(recursive=True))
                 os.waitpid(-1, 0)  # what ends hands its children to this process: look again
-
-
-def _kill(processes: Iterable[psutil.Process]) -> None:
-    for process in processes:
-        # Not ours to kill: a task that runs as another user (run_as_user) belongs to sudo.
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            process.kill()
-
-
-def _exited(workload: Workload, result: Result) -> Exited:
-    return Exited(
-        lease=workload.lease, outcome=result.outcome, exit_code=result.exit_code, reason=result.reason
-    )
-
-
-def _unsaid(workload: Workload, status: int) -> Exited:
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return Exited(
-        lease=workload.lease,
-        outcome=Outcome.FAILED,
-        exit_code=status,
-        reason=f"the task's supervisor process {how} before it could say how the task ended",
-    )
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
     """
-    To the fork server: leases are good until ``until`` (CLOCK_MONOTONIC, the same for all processes).
+    To the fork server: leases are good until ``until`` (``jetbridge.agent.lease_clock``).
 
     When that passes without another such frame the fork server kills what runs under them by itself, even
     when the agent is stopped or stuck. ``heard_at`` is when the heartbeat was sent that says so.

@@ -19,12 +19,13 @@ from setproctitle import setproctitle
 
 from jetbridge.agent.prctl import adopt_orphans, die_with_parent, raise_oom_score
 from jetbridge.worker import frames
+from jetbridge.worker.kernel_fence import KernelFence
 
 OOM_SCORE = 500
 """Added to ``oom_score_adj``: a task counts as if it took half of the machine's memory more than it does."""
 
 
-def supervise(channel: socket.socket, server_pid: int, server: str) -> NoReturn:
+def supervise(channel: socket.socket, server_pid: int, server: str, fence: KernelFence) -> NoReturn:
     """
     Run the workloads whose orders come on ``channel``, one after another, and say there how each ended.
 
@@ -36,8 +37,9 @@ def supervise(channel: socket.socket, server_pid: int, server: str) -> NoReturn:
         os.setsid()
         adopt_orphans()
         die_with_parent(server_pid, signal.SIGKILL)
+        fence.arm()
         _go_first_when_memory_runs_out()
-        _serve(channel, server)
+        _serve(channel, server, TaskTie(channel, fence))
         status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, it must not leave this function
         traceback.print_exc()
@@ -47,10 +49,9 @@ def supervise(channel: socket.socket, server_pid: int, server: str) -> NoReturn:
         os._exit(status)
 
 
-def _serve(channel: socket.socket, server: str) -> None:
+def _serve(channel: socket.socket, server: str, tie: TaskTie) -> None:
     from jetbridge.worker import execute  # noqa: PLC0415 - imported by the fork server; here it is free
 
-    tie = TaskTie(channel)
     while order := frames.receive_order(channel):
         tie.the_next_child()
         result = execute.run(order, server)
@@ -92,8 +93,9 @@ class TaskTie:
     there, before any code of the task. What the task itself forks is its own affair and left alone.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, fence: KernelFence) -> None:
         self._channel = channel
+        self._fence = fence
         self._supervisor_pid = os.getpid()
         self._is_due = False
         os.register_at_fork(after_in_child=self._in_child)
@@ -106,4 +108,5 @@ class TaskTie:
         if self._is_due:
             self._is_due = False
             self._channel.close()
+            self._fence.leave_to_supervisor()
             die_with_parent(self._supervisor_pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from jetbridge.worker import frames
-from jetbridge.worker.frames import Result
+from jetbridge.worker.frames import Result, Start
 
 IDLE_SECONDS = 2.0
 """How long a supervisor waits for another workload: it holds some 10 MB of its own."""
@@ -71,9 +71,11 @@ class WaitingSupervisors:
         self._max_orders = max_orders
         self._waiting: list[Supervisor] = []
 
-    def take(self, dag_id: str, order: int) -> Supervisor | None:
-        """Hand an order to one that served this Dag, and return it; None if there is none."""
-        for supervisor in [one for one in reversed(self._waiting) if one.dag_id == dag_id]:
+    def take(self, command: Start, order: int) -> Supervisor | None:
+        """Hand an order to one that served its Dag, and return it; None if there is none."""
+        if command.good_seconds:
+            return None  # theirs are leases without time of their own, see ``kernel_fence``
+        for supervisor in [one for one in reversed(self._waiting) if one.dag_id == command.dag_id]:
             self._waiting.remove(supervisor)
             if supervisor.hand(order):
                 return supervisor

@@ -14,7 +14,6 @@ away no new work comes anyway. The lease stays held, and in heartbeats, until th
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -23,6 +22,7 @@ import msgspec
 import structlog
 
 from jetbridge.agent.errors import LeaseLostError, RequestRefusedError
+from jetbridge.agent.lease_clock import lease_time
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.waiting import first
 from jetbridge.contracts.api import FENCE_SHARE, AcceptResponse, Offer, ReportRequest
@@ -109,7 +109,7 @@ class Worker:
 
     def free_slots(self) -> int:
         """Return how many offers could be accepted now."""
-        if self.draining or not self._processes.ready or time.monotonic() >= self._hold.until:
+        if self.draining or not self._processes.ready or lease_time() >= self._hold.until:
             return 0  # without recorded heartbeats the plane may already be taking leases back
         return max(0, self._slots - sum(lease.state in TAKES_A_SLOT for lease in self._table.values()))
 
@@ -150,7 +150,7 @@ class Worker:
 
     def prolonged(self, sent_at: float, until: float) -> None:
         """Let what runs go on until then. The fork server keeps the time, in case this process hangs."""
-        if self._hold.until <= time.monotonic():
+        if self._hold.until <= lease_time():
             self._lapses += 1
             self._note_slots()
         self._hold = Hold(until=max(self._hold.until, until), heard_at=max(self._hold.heard_at, sent_at))
