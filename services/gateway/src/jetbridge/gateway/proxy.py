@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import msgspec
@@ -30,13 +30,23 @@ from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.records import WorkloadRecord
 from jetbridge.gateway.airflow_tokens import AirflowTokens
+from jetbridge.gateway.assets import AssetDesk
 from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.bodies import check_length, limited
 from jetbridge.gateway.boundary import Boundary, Crossing
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import LeaseClaims, TriggerClaims
-from jetbridge.gateway.execution_rules import Asked, Asker, Kind, NotAllowedError, check, find, needs_dag
+from jetbridge.gateway.execution_rules import (
+    Asked,
+    Asker,
+    Kind,
+    NotAllowedError,
+    check,
+    find,
+    needs_assets,
+    needs_dag,
+)
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError, unavailable
@@ -97,6 +107,7 @@ class Proxy:
     tokens: AirflowTokens
     triggers: TriggerDesk
     bundles: BundleDesk
+    assets: AssetDesk
     boundary: Boundary
     metrics: GatewayMetrics
 
@@ -112,6 +123,8 @@ class Proxy:
             return LeaseLostResponse()
         with _allowed(request):
             asked = _asked(request, target)
+            if asker.kind in asked.route.kinds and needs_assets(asked, self.settings.other_dags):
+                asker = replace(asker, assets=await self.assets.own(asker, holder.agent))
             check(asked, asker, self.settings.other_dags)
         crossing = self._crossing(request, asked, holder, asker)
         try:
@@ -126,12 +139,11 @@ class Proxy:
     ) -> Crossing:
         """Return what a request is to the boundary, and have it counted for its agent."""
         agent = self.gatekeeper.agents.get(holder.agent)
-        record = self.holdings.seen(holder.lease) if isinstance(holder, LeaseClaims) else None
         crossing = Crossing(
             operation=f"{asked.route.method} /execution{asked.route.path.replace(':path', '')}",
             agent=holder.agent,
             site=agent.record.site if agent else "",
-            queue=record.record.queue if record else "",
+            queue=asker.queue,
             task=asker.coordinates,
             named=asked.path,
         )
@@ -184,6 +196,7 @@ class Proxy:
             kind=Kind.TASK if record.kind is WorkloadKind.TASK else Kind.CALLBACK,
             task_instance=record.workload_id,
             coordinates=record.coordinates,
+            queue=record.queue,
             dags=frozenset({record.coordinates.dag_id}),
         )
 
