@@ -24,7 +24,7 @@ from jetbridge.triggerer.settings import TriggererSettings
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.main import REPORT_SECONDS
 from jetbridge.worker.settings import WorkerSettings
-from jetbridge.xcom.settings import ObjectStoreSettings
+from jetbridge.xcom.settings import ObjectStoreSettings, SecretsCheckSettings
 
 DELIBERATELY_NOT = {
     # Only for a process that is not in a pod.
@@ -67,6 +67,7 @@ MINIMAL = {scenario.chart: scenario.values for scenario in scenarios() if scenar
         ("jetbridge dag-processor", DagProcessorSettings, "jetbridge-agents", None),
         ("jetbridge triggerer", TriggererSettings, "jetbridge-agents", None),
         ("jetbridge worker", ObjectStoreSettings, "jetbridge-agents", "objectStore"),
+        ("jetbridge worker", SecretsCheckSettings, "jetbridge-agents", None),
     ],
 )
 def test_every_setting_can_be_set(

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
@@ -124,6 +126,65 @@ def test_aws_secrets_manager_that_does_not_answer(environment):
     ) as error:
         run_start_checks(environment | away)
     assert "testing-secret" not in str(error.value)
+
+
+@pytest.fixture
+def least_privilege():
+    """Secrets Manager for credentials that may read one variable: moto takes no policies."""
+
+    class Answers(BaseHTTPRequestHandler):
+        timeout = 30
+
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["SecretId"]
+            allowed = asked == "airflow/variables/theirs"
+            body = {"SecretString": "x"} if allowed else {"__type": "AccessDeniedException", "Message": KEYS}
+            text = json.dumps(body).encode()
+            self.send_response(200 if allowed else 400)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield configured(
+            AWS, connections_prefix="airflow/connections", variables_prefix="airflow/variables"
+        ) | {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+            **KEYS,
+        }
+        server.shutdown()
+        serving.join()
+
+
+def test_aws_secrets_manager_that_denies_access(environment, least_privilege):
+    with pytest.raises(
+        StartCheckError, match=r"denies access: ClientError \(AccessDeniedException\)"
+    ) as error:
+        run_start_checks(environment | least_privilege)
+    assert "JETBRIDGE_SECRETS_PROBE" in str(error.value)
+    assert "testing-secret" not in str(error.value)
+
+
+def test_whoever_may_read_only_some_secrets_names_one(environment, least_privilege):
+    run_start_checks(environment | least_privilege | {"JETBRIDGE_SECRETS_PROBE": "theirs"})
+    with pytest.raises(StartCheckError, match="denies access"):
+        run_start_checks(environment | least_privilege | {"JETBRIDGE_SECRETS_PROBE": "of-others"})
+
+
+def test_a_secret_that_is_named_has_to_be_there(environment, secrets_manager):
+    """Also where the backend's own patterns keep it from being asked for anything else."""
+    there = configured(AWS, variables_lookup_pattern="^theirs", connections_lookup_pattern="^theirs") | {
+        "AWS_ENDPOINT_URL": secrets_manager,
+        "JETBRIDGE_SECRETS_PROBE": "theirs-and-missing",
+        **KEYS,
+    }
+    with pytest.raises(StartCheckError, match="neither a connection nor a variable"):
+        run_start_checks(environment | there)
 
 
 def test_a_task_finds_its_secrets_in_aws(environment, secrets_manager, monkeypatch):

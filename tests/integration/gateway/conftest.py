@@ -21,6 +21,7 @@ from jetbridge.bus.connection import open_bus
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tokens import TokenStore
 from jetbridge.bus.workloads import NewWorkload, WorkloadStore
+from jetbridge.contracts.assets import OwnAssets
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.scopes import TokenScopes
@@ -396,3 +397,16 @@ def events_of(bus):
             await subscription.unsubscribe()
 
     return read
+
+
+@pytest.fixture
+def own_assets(gateway, monkeypatch):
+    """Say which assets are everybody's own; there is no bridge here that knows."""
+
+    def say(**own):
+        async def answer(*_asked):
+            return OwnAssets(**own)
+
+        monkeypatch.setattr(gateway.gateway.proxy.assets, "own", answer)
+
+    return say

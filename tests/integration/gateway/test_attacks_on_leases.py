@@ -101,6 +101,14 @@ BY_MALLORY = [
     ("PUT", "store/ti/{ti}/job_id"),
     ("DELETE", "store/ti/{ti}"),
     ("PUT", "store/ti/{own}%2F..%2F{ti}/job_id"),
+    ("GET", "store/asset/by-name/value?name=pay&key=watermark"),
+    ("PUT", "store/asset/by-name/value?name=pay&key=watermark"),
+    ("PUT", "store/asset/by-name/value?name=evil&name=pay&key=watermark"),
+    ("PUT", "store/asset/by-uri/value?uri=s3%3A%2F%2Fpay&key=watermark"),
+    ("DELETE", "store/asset/by-name/clear?name=pay"),
+    ("GET", "asset-events/by-asset?name=pay&uri="),
+    ("GET", "asset-events/by-asset?name=evil&uri=s3%3A%2F%2Fpay"),
+    ("GET", "asset-events/by-asset-alias?name=pay"),
     ("GET", "connection-tests/{ti}/connection"),
     ("GET", "logs/pay/r1/transfer/1"),
     ("GET", "task-instances/{ti}/logs"),
@@ -126,10 +134,11 @@ async def attempt(side, victim, method, path, auth):
     return await side.agent.client.request(method, target, headers=auth(side.token))
 
 
-async def test_by_an_agent_of_another_dag(victim, mallory, auth, airflow):
+async def test_by_an_agent_of_another_dag(victim, mallory, auth, airflow, own_assets):
+    own_assets(names=("evil",), uris=("s3://evil",))
     for method, path in BY_MALLORY:
         answer = await attempt(mallory, victim, method, path, auth)
-        assert answer.status_code in ((400, 403) if "%2F" in path else (403,)), (method, path)
+        assert answer.status_code in ((400, 403) if "..%2F" in path else (403,)), (method, path)
         assert answer.headers["content-type"] == "application/problem+json"
     assert not airflow.seen
 

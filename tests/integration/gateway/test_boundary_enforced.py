@@ -14,8 +14,9 @@ XCOM = "/execution/xcoms/d/r/t/return_value"
 
 
 @pytest.fixture
-async def task(gateway, agent, store, workload, auth):
+async def task(gateway, agent, store, workload, auth, own_assets):
     """A leased workload: its id and a function that calls in its name."""
+    own_assets(names=("a",))
     new = workload()
     await store.submit(new)
     _, token = await agent.lease()

@@ -118,6 +118,23 @@ async def test_readyz_says_no_while_the_gateway_drains(environment, tls):
 
 
 @pytest.mark.usefixtures("bus")
+async def test_probes_without_a_client_certificate_have_a_port_with_nothing_else(environment, certificates):
+    port = free_port()
+    environment["JETBRIDGE_GATEWAY_TLS_CLIENT_CA_FILE"] = str(certificates.ca)
+    environment["JETBRIDGE_GATEWAY_STATUS_PORT"] = str(port)
+    async with (
+        process(environment, "--port", "0") as started,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        await listening(started)
+        for path in ("healthz", "readyz", "metrics"):
+            assert (await client.get(f"/{path}")).status_code == 200, path
+        for path in ("v1/depth", "openapi.json", "execution/health", "/healthz", "healthz/", "%68ealthz/.."):
+            assert (await client.get(f"/{path}")).status_code == 404, path
+        assert (await client.post("/v1/agents", json={})).status_code == 404
+
+
+@pytest.mark.usefixtures("bus")
 async def test_logs_are_json_lines_without_secrets(environment, tokens, tls, jwt_secret_file):
     token, _ = await tokens.create("test")
     port = free_port()

@@ -5,14 +5,19 @@ import base64
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
 from site_triggers import FileTrigger, FolderWatcher
 
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
+from jetbridge.bus.policies import PolicyStore
 from jetbridge.bus.settings import BusSettings
+from jetbridge.contracts.masking import SEALED
+from jetbridge.contracts.policies import PolicyRecord, queue_scope
 from jetbridge.contracts.records import Health, HealthRecord
 
 from .world import forget_triggers
@@ -220,6 +225,48 @@ def test_a_triggerer_known_to_be_dead_is_ended_at_once(running_plane, deferred, 
     asyncio.run(attest())
     eventually(lambda: world.job(number).state == "failed")
     assert [one["trigger_id"] for one in eventually(lambda: take(heir, heirs))] == [trigger]
+
+
+def test_what_a_site_without_a_key_sends_is_stored_sealed(deferred, world):
+    post, number, ti, trigger, _ = deferred
+    body = events(number, trigger, event=event_of({"a": "private words"}))
+    assert post("triggers/events", body).status_code == 200
+    stored = str(world.ti(ti).next_kwargs)
+    assert SEALED in stored
+    assert "private words" not in stored
+    assert world.event(ti) == {"a": "private words"}
+
+
+def test_the_policy_of_the_queue_of_the_task_that_waits_decides(running_plane, world, attached, eventually):
+    """All is open in this deployment. One queue is not to have texts of exceptions on the plane."""
+    quiet = f"quiet-{uuid.uuid4().hex[:6]}"
+    set_policy_of_queue(running_plane.plane.nats.url, quiet, {"exception-text": "closed"})
+    post, number = attached()
+    tis = {}
+    for queue in (quiet, "default"):
+        dag_id = f"dag-{uuid.uuid4().hex[:8]}"
+        world.sync_dag(partial(EmptyOperator, task_id="task", queue=queue), dag_id=dag_id)
+        ti, trigger = world.defer(FileTrigger("/nonexistent"), ti_id=world.task_instance(dag_id))
+        tis[trigger] = queue, ti
+    start = eventually(lambda: len(found := take(post, number)) == 2 and found)
+    for one in start:
+        queue, _ = tis[one["trigger_id"]]
+        assert ("exception-text" in one["opened"]) is (queue == "default")
+    lines = ["Traceback (most recent call last):\n", "ValueError: private words\n"]
+    body = events(number, *tis, event=None, traceback=lines)
+    assert post("triggers/events", body).status_code == 200
+    for queue, ti in tis.values():
+        assert ("private words" in world.failure(ti)) is (queue == "default")
+
+
+def set_policy_of_queue(nats_url, queue, rules):
+    async def write():
+        async with open_bus(BusSettings(url=nats_url), "tests") as bus:
+            now = datetime.now(UTC)
+            record = PolicyRecord(scope=queue_scope(queue), boundary=rules, changed_at=now)
+            await (await PolicyStore.open(bus)).change(None, record)
+
+    asyncio.run(write())
 
 
 class TestTokenOfATrigger:

@@ -1,7 +1,7 @@
 """
 The small marker test: of a Dag with markers in all of it, what a Dag processor sends has none that is closed.
 
-``tests/acceptance/test_markers.py`` does the same with the whole system and the same Dag.
+``tests/acceptance/markers/test_markers.py`` does the same with the whole system and the same Dag.
 """
 
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from jetbridge.dag_processor.results import to_contract
 from jetbridge.devstack.markers import found_in, new_marker
 from jetbridge.gateway.boundary import _closed_in
 
-TEMPLATES = Path(__file__).parents[2] / "acceptance" / "marked_dags"
+TEMPLATES = Path(__file__).parents[2] / "acceptance" / "markers" / "marked_dags"
 IN_SOURCE = {"dag-source", "connection", "variable", "environment", "log-lines", "operator-links"}
 OPENED = (
     ("dag-docs", {"dag-docs"}),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jetbridge.contracts.assets import OwnAssets
 from jetbridge.contracts.messages import TaskCoordinates
 from jetbridge.gateway.execution_rules import (
     ROUTES,
@@ -11,6 +12,7 @@ from jetbridge.gateway.execution_rules import (
     OtherDags,
     check,
     find,
+    needs_assets,
     needs_dag,
 )
 
@@ -22,14 +24,16 @@ PLAIN = TaskCoordinates(dag_id="d", run_id=RUN, task_id="t")
 DEFAULT = frozenset({OtherDags.STATES, OtherDags.TRIGGER})
 OWN_XCOM, OTHERS_XCOM = f"/xcoms/d/{RUN}/t/k", f"/xcoms/d/{RUN}/u/k"
 
+ASSETS = OwnAssets(names=("a", "b"), uris=("s3://a", "s3://b"), aliases=("l",))
+
 
 def asker(kind=Kind.TASK, coordinates=PLAIN):
-    return Asker(kind=kind, task_instance=TI, coordinates=coordinates, dags=frozenset({"d"}))
+    return Asker(kind=kind, task_instance=TI, coordinates=coordinates, dags=frozenset({"d"}), assets=ASSETS)
 
 
 TASK, TRIGGER, CALLBACK = asker(), asker(Kind.TRIGGER), asker(Kind.CALLBACK)
 MAPPED_TASK = asker(coordinates=MAPPED)
-WATCHER = Asker(kind=Kind.TRIGGER)
+WATCHER = Asker(kind=Kind.TRIGGER, trigger=7, assets=OwnAssets(names=("a",), uris=("s3://a",)))
 PROCESSOR = Asker(kind=Kind.DAG_PROCESSOR, dags=frozenset({"d"}))
 
 
@@ -104,7 +108,24 @@ def allowed(asker, method, target, others=DEFAULT):
         (TASK, "DELETE", f"/store/ti/{OTHER_TI}", False),
         (TRIGGER, "PUT", f"/store/ti/{TI}/k", False),
         (WATCHER, "PUT", "/store/asset/by-name/value?name=a&key=k", True),
+        (WATCHER, "PUT", "/store/asset/by-name/value?name=b&key=k", False),
         (CALLBACK, "PUT", "/store/asset/by-name/value?name=a&key=k", False),
+        (TASK, "GET", "/store/asset/by-name/value?name=a&key=k", True),
+        (TASK, "GET", "/store/asset/by-name/value?name=c&key=k", False),
+        (TASK, "GET", "/store/asset/by-name/value?name=a&n%61me=c&key=k", False),
+        (TASK, "GET", "/store/asset/by-name/value?key=k", False),
+        (TASK, "PUT", "/store/asset/by-uri/value?uri=s3%3A%2F%2Fa&key=k", True),
+        (TASK, "PUT", "/store/asset/by-uri/value?uri=s3%3A%2F%2Fc&key=k", False),
+        (TASK, "DELETE", "/store/asset/by-name/clear?name=c", False),
+        (TASK, "DELETE", "/store/asset/by-uri/clear?uri=a", False),
+        (TASK, "GET", "/asset-events/by-asset?name=a&uri=s3://a", True),
+        (TASK, "GET", "/asset-events/by-asset?name=a&uri=", True),
+        (TASK, "GET", "/asset-events/by-asset?name=&uri=s3://b", True),
+        (TASK, "GET", "/asset-events/by-asset?name=a&uri=s3://c", False),
+        (TASK, "GET", "/asset-events/by-asset?name=&uri=", False),
+        (TASK, "GET", "/asset-events/by-asset-alias?name=l", True),
+        (TASK, "GET", "/asset-events/by-asset-alias?name=a", False),
+        (TASK, "GET", "/assets/by-name?name=c", True),
         (CALLBACK, "GET", "/connections/c", True),
         (CALLBACK, "PUT", "/variables/v", False),
         (PROCESSOR, "GET", "/connections/c", False),
@@ -129,13 +150,16 @@ def test_the_table(who, method, target, expected):
         ("POST", "/dag-runs/e/r", OtherDags.TRIGGER),
         ("GET", "/dag-runs/e/r", OtherDags.RUNS),
         ("GET", "/xcoms/e/r/t/k", OtherDags.XCOMS),
+        ("GET", "/asset-events/by-asset-alias?name=other", OtherDags.ASSETS),
+        ("PUT", "/store/asset/by-name/value?name=other", OtherDags.ASSETS),
     ],
 )
 def test_other_dags_are_as_far_as_the_settings_open_them(method, target, opened_by):
     assert allowed(TASK, method, target, frozenset({opened_by}))
     assert not allowed(TASK, method, target, frozenset(OtherDags) - {opened_by})
-    assert needs_dag(find(method, target), frozenset())
-    assert not needs_dag(find(method, target), frozenset({opened_by}))
+    needs = needs_assets if opened_by is OtherDags.ASSETS else needs_dag
+    assert needs(find(method, target), frozenset())
+    assert not needs(find(method, target), frozenset({opened_by}))
 
 
 def test_writing_into_other_tasks_is_opened_by_nothing():

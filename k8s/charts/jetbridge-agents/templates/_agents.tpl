@@ -75,6 +75,10 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
 {{- end }}
 - name: JETBRIDGE_AGENT_START_CHECKS
   value: {{ .Values.startChecks | quote }}
+{{- with .Values.secretsProbe }}
+- name: JETBRIDGE_SECRETS_PROBE
+  value: {{ . | quote }}
+{{- end }}
 - name: JETBRIDGE_AGENT_TOKEN_FILE
   value: /etc/jetbridge/agent-token/token
 # Pods' names are unique and no longer than a DNS label.

@@ -25,7 +25,7 @@ from jetbridge.sentinel.site.settings import SiteSentinelSettings
 from jetbridge.telemetry.settings import TelemetrySettings
 from jetbridge.triggerer.settings import TriggererSettings
 from jetbridge.worker.settings import WorkerSettings
-from jetbridge.xcom.settings import ObjectStoreSettings
+from jetbridge.xcom.settings import ObjectStoreSettings, SecretsCheckSettings
 
 READ_BY: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "jetbridge gateway": (TelemetrySettings, BusSettings, GatewaySettings),
@@ -34,10 +34,20 @@ READ_BY: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "jetbridge bridge": (TelemetrySettings, BusSettings, BridgeSettings),
     "jetbridge bus": (TelemetrySettings, BusSettings),
     "jetbridge token": (TelemetrySettings, BusSettings),
-    "jetbridge worker": (TelemetrySettings, WorkerSettings, ObjectStoreSettings),
-    "jetbridge dag-processor": (TelemetrySettings, DagProcessorSettings, ObjectStoreSettings),
-    "jetbridge triggerer": (TelemetrySettings, TriggererSettings, ObjectStoreSettings),
-    "jetbridge sentinel site": (TelemetrySettings, SiteSentinelSettings, ObjectStoreSettings),
+    "jetbridge worker": (TelemetrySettings, WorkerSettings, ObjectStoreSettings, SecretsCheckSettings),
+    "jetbridge dag-processor": (
+        TelemetrySettings,
+        DagProcessorSettings,
+        ObjectStoreSettings,
+        SecretsCheckSettings,
+    ),
+    "jetbridge triggerer": (TelemetrySettings, TriggererSettings, ObjectStoreSettings, SecretsCheckSettings),
+    "jetbridge sentinel site": (
+        TelemetrySettings,
+        SiteSentinelSettings,
+        ObjectStoreSettings,
+        SecretsCheckSettings,
+    ),
     "airflow scheduler": (TelemetrySettings, BusSettings, SchedulerSettings),
     "airflow api-server": (TelemetrySettings, BusSettings),
     "airflow dag-processor": (TelemetrySettings,),

@@ -26,7 +26,7 @@ settings for a port of its own, but nothing serves it yet.
 """
 
 _SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|FERNET|CONN(ECTION)?(_|$)|(ACCESS|PRIVATE)_KEY")
-_PUBLIC_NAME = re.compile(r"_(FILE|PATH|URL|SECONDS)$")
+_PUBLIC_NAME = re.compile(r"_(FILE|PATH|URL|SECONDS|PROBE)$")  # PROBE: the name of a secret
 _CREDENTIALS_IN_URL = re.compile(r"[a-z0-9+]+://[^/\s:@]+:[^/\s@]+@")
 
 Policy = Callable[[tuple[Manifest, ...]], Iterator[str]]

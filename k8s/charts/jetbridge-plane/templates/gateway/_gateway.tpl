@@ -1,3 +1,12 @@
+{{/* Where probes ask: "root", "path". */}}
+{{- define "plane.gateway.probe" -}}
+{{- if .root.Values.gateway.tls.clientCA.configMap -}}
+httpGet: {path: {{ .path }}, port: status}
+{{- else -}}
+httpGet: {path: {{ .path }}, port: https, scheme: HTTPS}
+{{- end -}}
+{{- end }}
+
 {{- define "plane.gateway.env" -}}
 {{ include "jetbridge.commonEnv" (dict "root" .) }}
 {{ include "plane.natsEnv" . }}
@@ -11,6 +20,9 @@
 {{- if .Values.gateway.tls.clientCA.configMap }}
 - name: JETBRIDGE_GATEWAY_TLS_CLIENT_CA_FILE
   value: /etc/jetbridge/client-ca/{{ .Values.gateway.tls.clientCA.key }}
+# The kubelet has no client certificate.
+- name: JETBRIDGE_GATEWAY_STATUS_PORT
+  value: "8081"
 {{- end }}
 - name: JETBRIDGE_GATEWAY_AIRFLOW_URL
   value: http://{{ include "jetbridge.name" (dict "root" . "component" "api-server") }}:{{ .Values.apiServer.service.port }}

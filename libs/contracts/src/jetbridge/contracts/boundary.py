@@ -166,7 +166,9 @@ CLASSES: dict[DataClass, ClassRules] = {
         advice="Let the Dag processor mask them, as it does by default",
     ),
     DataClass.LOG_LINES: ClassRules(
-        about="lines of task logs", default=Rule.CLOSED, closed=Handling.NOT_SENT
+        about="lines of task logs. Reserved: no operation takes them, so opening it changes nothing",
+        default=Rule.CLOSED,
+        closed=Handling.NOT_SENT,
     ),
     DataClass.OPERATOR_LINKS: ClassRules(
         about="URLs of operator extra links",

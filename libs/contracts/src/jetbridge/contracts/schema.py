@@ -8,6 +8,7 @@ import msgspec
 
 from jetbridge.contracts import (
     api,
+    assets,
     audit,
     dag_processing,
     failover,
@@ -27,6 +28,7 @@ MESSAGES: tuple[type[Body], ...] = (
     *dag_processing.ALL_BODIES,
     *triggering.ALL_BODIES,
     *audit.ALL_BODIES,
+    *assets.ALL_BODIES,
 )
 """Every message body of every module; a new module of bodies is added here and nowhere else."""
 

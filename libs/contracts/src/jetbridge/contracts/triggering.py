@@ -258,8 +258,9 @@ class Leased(Body, frozen=True, kw_only=True):
     """
     Answer to :class:`Lease`.
 
-    ``task_instance`` is the id of the task instance that waits for the trigger, and ``coordinates`` where it
-    belongs; None for the trigger of an asset or a callback. An older bridge sends no coordinates.
+    ``task_instance`` is the id of the task instance that waits for the trigger, ``coordinates`` where it
+    belongs and ``queue`` which one it is queued in; empty for the trigger of an asset or a callback. An older
+    bridge sends no coordinates.
     """
 
     TYPE: ClassVar[str] = "triggering.leased"
@@ -267,6 +268,7 @@ class Leased(Body, frozen=True, kw_only=True):
     held: bool
     task_instance: str | None = None
     coordinates: TaskCoordinates | None = None
+    queue: str = ""
 
 
 class Count(Body, frozen=True, kw_only=True):

@@ -27,14 +27,22 @@ jetbridge boundary report --since 24h --site paris              # what crossed, 
 jetbridge boundary verify --heads heads.json                    # whether the record of it is whole
 ```
 
-The narrowest scope that says something wins: queue, site, deployment, default. Dag processors and triggerers
-serve many queues, so for them queues do not count. A change holds on every gateway within milliseconds;
-agents hear of it with the next lease, and what they mask until then stays masked.
+The narrowest scope that says something wins: queue, site, deployment, default. The queue of a trigger is
+that of the task that waits for it. A Dag file has tasks of many queues, and a trigger of an asset or a
+callback has none: `dag-source`, `dag-docs`, `task-arguments`, import errors and what those triggers send are
+decided by site and deployment. A change holds on every gateway within milliseconds; agents hear of it with
+the next lease, and what they mask until then stays masked.
 
 Each gateway counts and never quotes: class, outcome, agent, site, operation, count, bytes. It writes a record
 every {AUDIT_SECONDS:g} s with what policies decide about and what it refused, every
-{ROUTINE_AUDIT_SECONDS:g} s with what always crosses, each chained to the one before by its hash. A gateway
-that is killed loses what it counted since; `verify` says which chains have no end.
+{ROUTINE_AUDIT_SECONDS:g} s with what always crosses, each chained to the one before by its hash.
+
+**What can be lost of it.** A gateway that ends in order writes everything. One that is killed takes along
+what it had counted and not written: what policies decide about and refusals of the last
+{AUDIT_SECONDS:g} s, what always crosses of the last {ROUTINE_AUDIT_SECONDS:g} s, and while NATS is away
+all of it since then, because the counts are kept in memory. The data itself was masked, sealed or refused all
+the same. `verify` names every chain without an end, so none is lost unseen. Writing each count before its
+request goes on would close this gap, and make every call of every task wait for NATS.
 
 **Keys of a site.** `jetbridge site-key create FILE` makes one; workers and triggerers get the file
 (`JETBRIDGE_AGENT_SITE_KEY_FILE`). Then what a deferred task hands over (arguments of its trigger, payload of

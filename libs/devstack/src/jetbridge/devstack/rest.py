@@ -52,6 +52,10 @@ class AirflowClient:
         """GET below ``/api/v2`` and return the JSON object."""
         return self._call("GET", path, params=parameters)
 
+    def post(self, path: str, body: Mapping[str, Any]) -> Json:
+        """POST a JSON object below ``/api/v2`` and return the one that comes back."""
+        return self._call("POST", path, json=dict(body))
+
     def health(self) -> Json:
         """Return what Airflow's components say of themselves."""
         return self.get("monitor/health")

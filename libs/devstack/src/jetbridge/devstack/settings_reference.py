@@ -35,6 +35,7 @@ WHERE: tuple[tuple[str, str, str], ...] = (
         "SiteSentinelSettings",
     ),
     ("Execution plane: object store", "jetbridge.xcom.settings", "ObjectStoreSettings"),
+    ("Execution plane: check of the secrets backend", "jetbridge.xcom.settings", "SecretsCheckSettings"),
 )
 """Every settings class there is, in the order in which an operator meets them."""
 

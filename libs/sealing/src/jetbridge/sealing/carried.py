@@ -56,6 +56,7 @@ class _TaskOfTrigger(msgspec.Struct):
     run_id: str
     task_id: str
     map_index: int = -1
+    queue: str = ""
 
 
 class _Spec(msgspec.Struct):
@@ -69,6 +70,12 @@ def task_of_trigger(spec: bytes) -> Task | None:
     """Return the task that waits for a trigger, from Airflow's workload as JSON; None when none does."""
     ti = _specs.decode(spec).ti
     return Task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index) if ti else None
+
+
+def queue_of_trigger(spec: bytes) -> str:
+    """Return the queue of the task that waits for a trigger; empty when none does."""
+    ti = _specs.decode(spec).ti
+    return ti.queue if ti else ""
 
 
 def seal(keys: Sealer, task: Task, what: Carried, value: Any) -> dict[str, str]:

@@ -29,6 +29,20 @@ def state_store(inherited: Mapping[str, str]) -> dict[str, str]:
     return {"AIRFLOW__WORKERS__STATE_STORE_BACKEND": "jetbridge.xcom.state_store.ObjectStoreStateBackend"}
 
 
+class SecretsCheckSettings(BaseSettings):
+    """``JETBRIDGE_SECRETS_*``: how the site's secrets backend is asked whether it answers."""
+
+    model_config = SettingsConfigDict(
+        use_attribute_docstrings=True, env_prefix="JETBRIDGE_SECRETS_", extra="ignore", frozen=True
+    )
+
+    probe: str = ""
+    """
+    Name of a connection or variable that the secrets backend has and agents may read. Asked for at start, in
+    place of one that nobody has, where a policy or a lookup pattern lets agents at some names alone.
+    """
+
+
 class ObjectStoreSettings(BaseSettings):
     """
     ``JETBRIDGE_OBJECT_STORE_*``.

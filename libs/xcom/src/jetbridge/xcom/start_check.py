@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from jetbridge.xcom.errors import ObjectStoreError
-from jetbridge.xcom.settings import ObjectStoreSettings
+from jetbridge.xcom.settings import ObjectStoreSettings, SecretsCheckSettings
 from jetbridge.xcom.store import ObjectStore
 
 PROBE = "jetbridge-start-check"
-"""Name of the object that is written, and of the connection and variable that nobody has."""
+"""Name of the object that is written, and of a connection and a variable that nobody has."""
 
 STORE = "store"
 SECRETS_BACKEND = "secrets-backend"
@@ -79,7 +80,7 @@ def has_secrets_backend(env: Mapping[str, str]) -> bool:
 
 
 def check_secrets_backend() -> None:
-    """Ask the configured backend for what nobody has; raises :class:`NoAnswerError`."""
+    """Ask the configured backend; raises :class:`NoAnswerError`."""
     name = "of [secrets] backend"
     try:
         # Imported here because it is slow and rarely needed; and it fails when the backend cannot be made.
@@ -89,24 +90,62 @@ def check_secrets_backend() -> None:
         if backend is None:
             return
         name = type(backend).__name__
-        backend.get_variable(PROBE)
-        backend.get_connection(PROBE)
+        if probe := SecretsCheckSettings().probe:
+            _find(backend, probe)
+        else:
+            backend.get_variable(PROBE)
+            backend.get_connection(PROBE)
     except Exception as exc:  # every backend has its own errors
-        # Not its text: some clients quote the request, which may hold a token.
-        raise NoAnswerError(
-            f"the secrets backend {name} does not answer: {_chain(exc)}. Check [secrets] backend and "
-            "backend_kwargs (or [workers] secrets_backend), its address and this agent's credentials for it"
-        ) from exc
+        raise NoAnswerError(f"the secrets backend {name} {_what_is_wrong(exc)}") from exc
 
 
-def _chain(error: BaseException) -> str:
-    """Return the types of an error and what caused it."""
+def _find(backend: Any, probe: str) -> None:
+    """Raise unless the backend has a connection or a variable of this name; one of them may be denied."""
+    problem: Exception = LookupError()
+    for look in (backend.get_variable, backend.get_connection):
+        try:
+            if look(probe) is not None:
+                return
+        except Exception as exc:  # noqa: BLE001 - the other one is asked all the same
+            problem = exc
+    raise problem
+
+
+def _what_is_wrong(error: Exception) -> str:
+    # Not the error's text: some clients quote the request, which may hold a token.
+    if isinstance(error, LookupError) and not error.args:
+        return "has neither a connection nor a variable of the name in JETBRIDGE_SECRETS_PROBE"
+    names = _chain(error)
+    if any(word in name for word in _DENIED for name in names):
+        return (
+            f"denies access: {' caused by '.join(names)}. Give this agent's credentials the right to read "
+            "secrets there. Where they may read only some, name one of those in JETBRIDGE_SECRETS_PROBE"
+        )
+    return (
+        f"does not answer: {' caused by '.join(names)}. Check [secrets] backend and "
+        "backend_kwargs (or [workers] secrets_backend), its address and this agent's credentials for it"
+    )
+
+
+_DENIED = ("AccessDenied", "Forbidden", "PermissionDenied", "UnauthorizedOperation")
+"""In an error's type or code: the backend answers, and says no. AWS, Azure and Vault, Google, AWS."""
+
+
+def _chain(error: BaseException) -> list[str]:
+    """Return the types of an error and what caused it, with the code of those of AWS."""
     names: list[str] = []
     one: BaseException | None = error
     while one is not None and len(names) < 5:
-        names.append(type(one).__name__)
+        names.append(type(one).__name__ + _code(one))
         one = one.__cause__ or one.__context__
-    return " caused by ".join(names)
+    return names
+
+
+def _code(error: BaseException) -> str:
+    """Return what botocore was answered, a word of AWS' own; empty for other errors."""
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return f" ({code})" if isinstance(code, str) and code.isalnum() else ""
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """
 The boundary as one gateway enforces it: policies applied to requests, and every crossing counted.
 
-A policy is looked up by queue and site where the work's queue is known; Dag processors and triggerers serve
-many, so for them the site decides.
+A policy is looked up by queue and site. The queue of a trigger is that of the task that waits for it, so that
+both halves of a deferred task are under one policy. A Dag file has tasks of many queues, and the trigger of
+an asset or a callback has none: for them the site decides.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ class Boundary:
 
     def opened_trigger(self, start: triggering.TriggerStart, site: str) -> triggering.TriggerStart:
         """Return a trigger with arguments this plane sealed opened, and what its agent may send."""
-        start = msgspec.structs.replace(start, opened=self.opened(site))
+        queue = carried.queue_of_trigger(start.spec)
+        start = msgspec.structs.replace(start, opened=self.opened(site, queue))
         if SEALED not in start.arguments:
             return start
         document = msgspec.json.decode(start.arguments)
@@ -171,11 +173,15 @@ class Boundary:
         return msgspec.structs.replace(start, arguments=text)
 
     def screened_events(
-        self, events: Sequence[triggering.TriggerEvent], *, agent: str, site: str
+        self,
+        events: Sequence[triggering.TriggerEvent],
+        *,
+        agent: str,
+        site: str,
+        queues: Mapping[int, str],
     ) -> tuple[triggering.TriggerEvent, ...]:
-        """Return events without texts of exceptions, unless sealed or open."""
+        """Return events without texts of exceptions, unless sealed or open; ``queues`` by trigger."""
         crossing = Crossing(operation=_EVENTS, agent=agent, site=site)
-        is_open = self.decision(site).is_open(DataClass.EXCEPTION_TEXT)
 
         def one(event: triggering.TriggerEvent) -> triggering.TriggerEvent:
             if event.event is not None:
@@ -184,6 +190,8 @@ class Boundary:
             if not event.traceback or carried.is_sealed_traceback(event.traceback):
                 return event
             text = "".join(event.traceback)
+            decision = self.decision(site, queues.get(event.trigger_id, ""))
+            is_open = decision.is_open(DataClass.EXCEPTION_TEXT)
             masked = text if is_open else masked_traceback(text)
             if is_open:
                 self._note(crossing, DataClass.EXCEPTION_TEXT, Outcome.CROSSED, len(text))

@@ -15,6 +15,7 @@ from enum import Enum, StrEnum, auto
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
+from jetbridge.contracts.assets import OwnAssets
 from jetbridge.contracts.messages import TaskCoordinates
 
 
@@ -31,7 +32,7 @@ class Own(Enum):
     """What a route names must be the asker's own."""
 
     ANY = auto()
-    """It names nothing that belongs to one task: an asset, a variable."""
+    """It names nothing that belongs to one task: what an asset is called, a variable."""
     TASK_INSTANCE = auto()
     """``task_instance_id`` is that of the lease, or of the task that waits for the trigger."""
     XCOM = auto()
@@ -40,6 +41,10 @@ class Own(Enum):
     """Dag and run are the asker's."""
     DAG = auto()
     """The Dag is the asker's, in any of its runs; :class:`OtherDags` may open the others."""
+    ASSET = auto()
+    """The asset is an inlet or outlet of the asker's task, or what its trigger watches; opened likewise."""
+    ALIAS = auto()
+    """The same of the alias of an asset."""
 
 
 class OtherDags(StrEnum):
@@ -53,6 +58,8 @@ class OtherDags(StrEnum):
     """A run in full, with its ``conf``."""
     XCOMS = "xcoms"
     """What XComs hold, which by default are references to a site's own store."""
+    ASSETS = "assets"
+    """Events and stores of assets that are neither inlets nor outlets of the asker's task."""
 
 
 class Route(NamedTuple):
@@ -81,11 +88,12 @@ _BY_NAME, _BY_URI = "/store/asset/by-name", "/store/asset/by-uri"
 ROUTES = (
     Route("GET", "/health", _NOBODY),
     Route("GET", "/health/ping", _NOBODY),
+    # What an asset is called and where it is: a task has to ask before it can say which of them it means.
     Route("GET", "/assets/by-name", _TASK),
     Route("GET", "/assets/by-uri", _TASK),
     Route("GET", "/assets/by-alias", _TASK),
-    Route("GET", "/asset-events/by-asset", _TASK),
-    Route("GET", "/asset-events/by-asset-alias", _TASK),
+    Route("GET", "/asset-events/by-asset", _TASK, Own.ASSET, OtherDags.ASSETS),
+    Route("GET", "/asset-events/by-asset-alias", _TASK, Own.ALIAS, OtherDags.ASSETS),
     # A test of a connection runs where the executor says it can, and ours says it cannot.
     Route("GET", "/connection-tests/{connection_test_id}/connection", _NOBODY),
     Route("PATCH", "/connection-tests/{connection_test_id}", _NOBODY),
@@ -130,16 +138,18 @@ ROUTES = (
     Route("PUT", f"{_STORE}/{{key:path}}", _TASK, Own.TASK_INSTANCE),
     Route("DELETE", f"{_STORE}/{{key:path}}", _TASK, Own.TASK_INSTANCE),
     Route("DELETE", _STORE, _TASK, Own.TASK_INSTANCE),
-    # Which assets a task has is in its Dag, which the gateway does not read; nor does Airflow check it.
-    Route("GET", f"{_BY_NAME}/value", _RUNNING),
-    Route("PUT", f"{_BY_NAME}/value", _RUNNING),
-    Route("DELETE", f"{_BY_NAME}/value", _RUNNING),
-    Route("DELETE", f"{_BY_NAME}/clear", _RUNNING),
-    Route("GET", f"{_BY_URI}/value", _RUNNING),
-    Route("PUT", f"{_BY_URI}/value", _RUNNING),
-    Route("DELETE", f"{_BY_URI}/value", _RUNNING),
-    Route("DELETE", f"{_BY_URI}/clear", _RUNNING),
+    # Airflow lets every task at every asset here.
+    Route("GET", f"{_BY_NAME}/value", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("PUT", f"{_BY_NAME}/value", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("DELETE", f"{_BY_NAME}/value", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("DELETE", f"{_BY_NAME}/clear", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("GET", f"{_BY_URI}/value", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("PUT", f"{_BY_URI}/value", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("DELETE", f"{_BY_URI}/value", _RUNNING, Own.ASSET, OtherDags.ASSETS),
+    Route("DELETE", f"{_BY_URI}/clear", _RUNNING, Own.ASSET, OtherDags.ASSETS),
 )
+
+_NO_ASSETS = OwnAssets()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,13 +158,17 @@ class Asker:
     On whose behalf something is asked.
 
     ``task_instance`` and ``coordinates`` are None for a Dag processor and for a trigger without a task.
-    ``dags`` are the Dags that are its own.
+    ``queue`` is that of the task. ``dags`` are the Dags that are its own, ``assets`` its assets where
+    :func:`needs_assets` says so.
     """
 
     kind: Kind
     task_instance: str | None = None
     coordinates: TaskCoordinates | None = None
     dags: frozenset[str] = frozenset()
+    queue: str = ""
+    trigger: int | None = None
+    assets: OwnAssets = _NO_ASSETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,13 +224,36 @@ def check(asked: Asked, asker: Asker, open_to_all: Collection[OtherDags]) -> Non
     if route.own is Own.DAG and asked.named("dag_id") not in asker.dags and route.others not in open_to_all:
         raise NotAllowedError(
             "it is about another Dag than this token's; an operator can open that for all with "
-            f"JETBRIDGE_GATEWAY_OTHER_DAGS={','.join(sorted({*open_to_all, *filter(None, [route.others])}))}"
+            + _opened_by(route, open_to_all)
         )
+    if needs_assets(asked, open_to_all) and not _is_own_asset(asked, asker.assets):
+        raise NotAllowedError(
+            "the asset is neither inlet nor outlet of this token's task; an operator can open that for all "
+            "with " + _opened_by(route, open_to_all)
+        )
+
+
+def _opened_by(route: Route, open_to_all: Collection[OtherDags]) -> str:
+    return f"JETBRIDGE_GATEWAY_OTHER_DAGS={','.join(sorted({*open_to_all, *filter(None, [route.others])}))}"
 
 
 def needs_dag(asked: Asked, open_to_all: Collection[OtherDags]) -> bool:
     """Say whether it matters whose the Dag is that a request names."""
     return asked.route.own is Own.DAG and asked.route.others not in open_to_all
+
+
+def needs_assets(asked: Asked, open_to_all: Collection[OtherDags]) -> bool:
+    """Say whether it matters whose the asset is that a request names."""
+    return asked.route.own in (Own.ASSET, Own.ALIAS) and asked.route.others not in open_to_all
+
+
+def _is_own_asset(asked: Asked, own: OwnAssets) -> bool:
+    name, uri = asked.named("name"), asked.named("uri")
+    if asked.route.own is Own.ALIAS:
+        return name in own.aliases
+    # With both, Airflow looks for the one asset that has both; its client sends the one it has not as empty.
+    named = [one in of_them for one, of_them in ((name, own.names), (uri, own.uris)) if one]
+    return bool(named) and all(named)
 
 
 def _check_own(asked: Asked, own: TaskCoordinates | None) -> None:

@@ -40,6 +40,7 @@ from jetbridge.contracts.records import (
 )
 from jetbridge.gateway.agents import AgentDesk
 from jetbridge.gateway.airflow_tokens import AirflowTokens
+from jetbridge.gateway.assets import AssetDesk
 from jetbridge.gateway.audit import Audit
 from jetbridge.gateway.auth import Gatekeeper
 from jetbridge.gateway.background import Background
@@ -235,6 +236,7 @@ async def _wire(
             tokens=airflow_tokens,
             triggers=triggers,
             bundles=bundles,
+            assets=AssetDesk(rpc),
             boundary=boundary,
             metrics=metrics,
         ),

@@ -10,19 +10,16 @@ again.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
-import msgspec
 import structlog
 from multidict import CIMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from jetbridge.bus.errors import BusUnavailableError
@@ -30,13 +27,23 @@ from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.records import WorkloadRecord
 from jetbridge.gateway.airflow_tokens import AirflowTokens
+from jetbridge.gateway.assets import AssetDesk
 from jetbridge.gateway.auth import Caller, Gatekeeper
 from jetbridge.gateway.bodies import check_length, limited
 from jetbridge.gateway.boundary import Boundary, Crossing
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
 from jetbridge.gateway.credentials import LeaseClaims, TriggerClaims
-from jetbridge.gateway.execution_rules import Asked, Asker, Kind, NotAllowedError, check, find, needs_dag
+from jetbridge.gateway.execution_rules import (
+    Asked,
+    Asker,
+    Kind,
+    NotAllowedError,
+    check,
+    find,
+    needs_assets,
+    needs_dag,
+)
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError, unavailable
@@ -44,9 +51,9 @@ from jetbridge.gateway.proxy_rules import (
     PREFIX,
     PathError,
     forwarded_headers,
-    returned_headers,
     upstream_target,
 )
+from jetbridge.gateway.relay import BoundaryResponse, LeaseLostResponse, Relay, upstream
 from jetbridge.gateway.screening import SCREENS, START, RefusedError
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.tracing import upstream_template
@@ -63,28 +70,6 @@ IDLE_CONNECTION_SECONDS = 4.0
 """Airflow's api-server closes idle connections after uvicorn's 5 s; reusing one in that moment fails."""
 
 
-class LeaseLostResponse(Response):
-    """A lost lease, in the form that ends a task in Airflow's supervisor."""
-
-    def __init__(self) -> None:
-        detail = {"reason": "lease_lost", "message": "This lease is not held by its agent any more."}
-        super().__init__(
-            msgspec.json.encode({"detail": detail}), status_code=410, media_type="application/json"
-        )
-
-
-class BoundaryResponse(Response):
-    """Data that may not cross, in the form that Airflow's supervisor writes into the task's log."""
-
-    def __init__(self, why: str) -> None:
-        detail = {"reason": ProblemType.BOUNDARY.slug, "message": why}
-        super().__init__(
-            msgspec.json.encode({"detail": detail}),
-            status_code=ProblemType.BOUNDARY.status,
-            media_type="application/json",
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
     """Passes the requests of running workloads on."""
@@ -97,6 +82,7 @@ class Proxy:
     tokens: AirflowTokens
     triggers: TriggerDesk
     bundles: BundleDesk
+    assets: AssetDesk
     boundary: Boundary
     metrics: GatewayMetrics
 
@@ -112,6 +98,8 @@ class Proxy:
             return LeaseLostResponse()
         with _allowed(request):
             asked = _asked(request, target)
+            if asker.kind in asked.route.kinds and needs_assets(asked, self.settings.other_dags):
+                asker = replace(asker, assets=await self.assets.own(asker, holder.agent))
             check(asked, asker, self.settings.other_dags)
         crossing = self._crossing(request, asked, holder, asker)
         try:
@@ -126,12 +114,11 @@ class Proxy:
     ) -> Crossing:
         """Return what a request is to the boundary, and have it counted for its agent."""
         agent = self.gatekeeper.agents.get(holder.agent)
-        record = self.holdings.seen(holder.lease) if isinstance(holder, LeaseClaims) else None
         crossing = Crossing(
             operation=f"{asked.route.method} /execution{asked.route.path.replace(':path', '')}",
             agent=holder.agent,
             site=agent.record.site if agent else "",
-            queue=record.record.queue if record else "",
+            queue=asker.queue,
             task=asker.coordinates,
             named=asked.path,
         )
@@ -184,6 +171,7 @@ class Proxy:
             kind=Kind.TASK if record.kind is WorkloadKind.TASK else Kind.CALLBACK,
             task_instance=record.workload_id,
             coordinates=record.coordinates,
+            queue=record.queue,
             dags=frozenset({record.coordinates.dag_id}),
         )
 
@@ -204,7 +192,7 @@ class Proxy:
         body: bytes | None = None,
         *,
         plain: bool = False,
-    ) -> _Relay:
+    ) -> Relay:
         """
         Pass on a request; with ``body`` in place of its own if that was read already.
 
@@ -230,13 +218,13 @@ class Proxy:
                 )
                 http_status(span, answer.status)
         except TimeoutError as exc:
-            raise _upstream("did not answer in time", workload_id) from exc
+            raise upstream("did not answer in time", workload_id) from exc
         except aiohttp.ClientError as exc:
             if isinstance(exc.__cause__, ProblemError):  # the body's fault, not Airflow's
                 raise exc.__cause__ from exc
-            raise _upstream("cannot be reached", workload_id) from exc
+            raise upstream("cannot be reached", workload_id) from exc
         self.metrics.proxied.labels(request.method, str(answer.status)).observe(time.perf_counter() - started)
-        return _Relay(answer, self.settings.airflow_response_seconds)
+        return Relay(answer, self.settings.airflow_response_seconds)
 
     async def _body(self, request: Request) -> AsyncIterator[bytes] | None:
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
@@ -272,64 +260,3 @@ def _names(holder: LeaseClaims | TriggerClaims) -> dict[str, str | int]:
     if isinstance(holder, TriggerClaims):
         return {"trigger_id": holder.trigger_id, "triggerer": holder.triggerer}
     return {"lease": str(holder.lease)}
-
-
-class _Relay(Response):
-    """
-    Airflow's answer, passed on chunk by chunk.
-
-    A client that does not read would otherwise keep a connection to Airflow for as long as it likes.
-    """
-
-    def __init__(self, answer: aiohttp.ClientResponse, limit_seconds: float) -> None:
-        super().__init__(status_code=answer.status)
-        self._answer = answer
-        self._limit_seconds = limit_seconds
-
-    async def changed(self, change: Callable[[bytes], bytes]) -> Response:
-        """Return the same answer with its content changed, if it is a good one."""
-        if self._answer.status != 200:
-            return self
-        if self._answer.headers.get("content-encoding"):
-            self._answer.close()
-            raise _upstream("sent an answer compressed that was asked for plain", "")
-        async with self._answer as answer:
-            try:
-                content = await answer.read()
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                raise _upstream("cut its answer", "") from exc
-        headers = [
-            (name, value)
-            for name, value in returned_headers(answer.raw_headers)
-            if name.lower() != b"content-length"
-        ]
-        response = Response(change(content), status_code=200)
-        response.raw_headers = [*headers, (b"content-length", str(len(response.body)).encode())]
-        return response
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        async with self._answer as answer:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": answer.status,
-                    "headers": returned_headers(answer.raw_headers),
-                }
-            )
-            try:
-                async with asyncio.timeout(self._limit_seconds):
-                    async for chunk in answer.content.iter_any():
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                # Left unfinished, so that the server cuts the connection: the client must not take what it
-                # has for the whole.
-                log.warning("proxy.answer_cut", error=type(exc).__name__)
-                return
-            await send({"type": "http.response.body", "body": b""})
-
-
-def _upstream(what: str, workload_id: str) -> ProblemError:
-    log.warning("proxy.upstream_failed", workload_id=workload_id, what=what)
-    return ProblemError(
-        ProblemType.UPSTREAM, f"Airflow's api-server {what}. Try again.", headers={"Retry-After": "1"}
-    )

@@ -6,13 +6,14 @@ import asyncio
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jetbridge.bus.settings import BusSettings
 from jetbridge.gateway.app import build_app
@@ -55,15 +56,27 @@ async def serve(settings: GatewaySettings, bus_settings: BusSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     listener = bind(settings)
+    status = bind(settings, settings.status_port) if settings.status_port else None
     async with open_gateway(settings, bus_settings, fail) as gateway:
-        await run(gateway, listener, stop)
+        await run(gateway, listener, stop, status)
     return 1 if failed.is_set() else 0
 
 
-async def run(gateway: Gateway, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve on ``listener`` until ``stop`` is set, then drain."""
+async def run(
+    gateway: Gateway, listener: socket.socket, stop: asyncio.Event, status: socket.socket | None = None
+) -> None:
+    """Serve on ``listener``, and answer probes on ``status``, until ``stop`` is set; then drain."""
+    app = build_app(gateway)
+    server = _Server(_config(app, gateway))
+    async with _answering(app, status):
+        await _serve_until(stop, server, listener, gateway)
+    log.info("gateway.stopped")
+
+
+async def _serve_until(
+    stop: asyncio.Event, server: _Server, listener: socket.socket, gateway: Gateway
+) -> None:
     settings = gateway.settings
-    server = _Server(_config(build_app(gateway), gateway))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     host, port = listener.getsockname()[:2]
@@ -76,7 +89,36 @@ async def run(gateway: Gateway, listener: socket.socket, stop: asyncio.Event) ->
         await asyncio.sleep(settings.drain_notice_seconds)  # for load balancers to see it on /readyz
     server.should_exit = True
     await serving
-    log.info("gateway.stopped")
+
+
+_STATUS_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+@asynccontextmanager
+async def _answering(app: ASGIApp, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Answer what the plane's own orchestrator and Prometheus ask, and nothing else, until the block ends."""
+    if listener is None:
+        yield
+        return
+    server = _Server(
+        uvicorn.Config(
+            _only(_STATUS_PATHS, app), ws="none", lifespan="off", log_config=None, access_log=False
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="status server")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _only(paths: frozenset[str], app: ASGIApp) -> ASGIApp:
+    async def filtered(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = app if scope["path"] in paths else Response(status_code=404)
+        await answer(scope, receive, send)
+
+    return filtered
 
 
 def _config(app: ASGIApp, gateway: Gateway) -> uvicorn.Config:
@@ -114,14 +156,13 @@ def _reason(error: OSError, file: Path | None) -> str:
     return f"{error.filename or file}: {error.strerror or error}"
 
 
-def bind(settings: GatewaySettings) -> socket.socket:
-    """Return a bound socket; raises :class:`ListenError`."""
+def bind(settings: GatewaySettings, port: int | None = None) -> socket.socket:
+    """Return a socket bound to the gateway's port, or another of its host; raises :class:`ListenError`."""
+    port = settings.port if port is None else port
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server(
-            (settings.host, settings.port), family=family, backlog=_BACKLOG, reuse_port=settings.reuse_port
+            (settings.host, port), family=family, backlog=_BACKLOG, reuse_port=settings.reuse_port
         )
     except OSError as exc:
-        raise ListenError(
-            f"cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}"
-        ) from exc
+        raise ListenError(f"cannot listen on {settings.host} port {port}: {exc.strerror or exc}") from exc

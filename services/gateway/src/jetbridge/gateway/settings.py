@@ -31,6 +31,13 @@ class GatewaySettings(BaseSettings):
         default=None,
         description="CA of client certificates, PEM. When set, nobody connects without one; probes neither.",
     )
+    status_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port on which /healthz, /readyz and /metrics are served without TLS as well, for probes "
+        "and a Prometheus that have no client certificate; 0: none.",
+    )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Networks of the proxies in front, separated by commas (10.0.0.0/8). Only theirs is the "
@@ -84,7 +91,8 @@ class GatewaySettings(BaseSettings):
     other_dags: Annotated[tuple[OtherDags, ...], NoDecode] = Field(
         default=(OtherDags.STATES, OtherDags.TRIGGER),
         description="What tasks may ask about other Dags than their own, separated by commas: states, "
-        "trigger (start and clear runs), runs (in full, with their conf), xcoms.",
+        "trigger (start and clear runs), runs (in full, with their conf), xcoms, assets (events and "
+        "stores of assets that are neither their inlets nor outlets).",
     )
 
     require_scopes: bool = Field(

@@ -115,7 +115,14 @@ class TriggerDesk:
 
     async def events(self, caller: Caller, request: TriggerEventsRequest) -> TriggerEventsResponse:
         """Pass on what became of triggers."""
-        events = self._boundary.screened_events(request.events, agent=caller.name, site=caller.record.site)
+        queues = {
+            event.trigger_id: await self._queue(caller, request.triggerer, event.trigger_id)
+            for event in request.events
+            if event.traceback
+        }
+        events = self._boundary.screened_events(
+            request.events, agent=caller.name, site=caller.record.site, queues=queues
+        )
         ask = triggering.Submit(agent=caller.name, triggerer=request.triggerer, events=events)
         answer = await self._ask(triggering.EVENTS, ask, triggering.Submitted)
         self._metrics.trigger_events.labels("taken").inc(len(request.events) - len(answer.set_aside))
@@ -147,9 +154,7 @@ class TriggerDesk:
 
     async def asker_of(self, claims: TriggerClaims) -> Asker | None:
         """Return as whom a trigger may ask Airflow now; None when its triggerer does not hold it."""
-        known, until = self._leases.get(claims, (None, 0.0))
-        if known is None or until < time.monotonic():
-            known = await self._lease(claims)
+        known = await self._leased(claims)
         if not known.held:
             return None
         own = known.coordinates
@@ -157,8 +162,20 @@ class TriggerDesk:
             kind=Kind.TRIGGER,
             task_instance=known.task_instance,
             coordinates=own,
+            queue=known.queue,
             dags=frozenset({own.dag_id} if own else ()),
+            trigger=claims.trigger_id,
         )
+
+    async def _queue(self, caller: Caller, triggerer: int, trigger_id: int) -> str:
+        """Return the queue of the task that waits for a trigger, whose policy counts; empty for none."""
+        return (await self._leased(TriggerClaims(trigger_id, triggerer, caller.name))).queue
+
+    async def _leased(self, claims: TriggerClaims) -> triggering.Leased:
+        known, until = self._leases.get(claims, (None, 0.0))
+        if known is None or until < time.monotonic():
+            return await self._lease(claims)
+        return known
 
     async def _lease(self, claims: TriggerClaims) -> triggering.Leased:
         request = triggering.Lease(

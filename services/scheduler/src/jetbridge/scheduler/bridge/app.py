@@ -21,6 +21,7 @@ from jetbridge.bus.rpc import ClaimCheck
 from jetbridge.bus.settings import BusSettings
 from jetbridge.bus.tasks import end_tasks
 from jetbridge.bus.workloads import WorkloadStore
+from jetbridge.scheduler.bridge import assets
 from jetbridge.scheduler.bridge.dag_processing import operations as dag_processing
 from jetbridge.scheduler.bridge.dag_processing.results import ResultCache
 from jetbridge.scheduler.bridge.database import Database
@@ -49,6 +50,7 @@ def operations(
     return (
         *dag_processing.operations(database, results),
         *triggers.operations(database, hearing, nudge, keys),
+        *assets.operations(database),
         requeue_operation(database, nudge),
     )
 

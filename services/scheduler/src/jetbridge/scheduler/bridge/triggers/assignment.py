@@ -108,6 +108,7 @@ class Waiting(NamedTuple):
     task_id: str
     map_index: int
     try_number: int
+    queue: str
 
 
 def is_held(session: Session, triggerers: set[int], trigger_id: int) -> bool:

@@ -79,7 +79,12 @@ def lease(session: Session, request: Lease) -> Leased:
     waiting = assignment.task_instance_of(session, request.trigger_id)
     if waiting is None:
         return Leased(held=True)
-    return Leased(held=True, task_instance=str(waiting.id), coordinates=_coordinates(waiting))
+    return Leased(
+        held=True,
+        task_instance=str(waiting.id),
+        coordinates=_coordinates(waiting),
+        queue=waiting.queue,
+    )
 
 
 def count(session: Session, request: Count) -> Counted:
