@@ -37,7 +37,7 @@ from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import memory, site_client, traced
+from jetbridge.worker import memory, site_client, startup, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 from jetbridge.xcom.backend import xcom_store
@@ -113,6 +113,7 @@ def run(order: Order, server: str) -> Result:
         site_client.use(site_client.Site(order.opened))
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
+        startup.clock.begin(order.accepted_at)
         memory.watch.limit_bytes = order.memory_limit_bytes
         with traced.supervised(order.traceparent):
             exit_code = _supervise(workload, order, server)

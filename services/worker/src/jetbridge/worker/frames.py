@@ -104,6 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ``memory_limit_bytes`` is what the task and all it starts may take together; 0 is no limit.
     ``traceparent`` continues the attempt's trace, if it is part of one.
     ``opened`` are the classes of data that policies let the workload send as they are.
+    ``accepted_at`` is when the lease was confirmed (CLOCK_MONOTONIC, the same for all processes).
     """
 
     lease: str
@@ -113,6 +114,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit_bytes: int = 0
     traceparent: str = ""
     opened: tuple[str, ...] = ()
+    accepted_at: float = 0.0
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"

@@ -29,13 +29,6 @@ class WorkerSettings(AgentSettings):
         description="Limit of the memory a task and what it starts may take together; some 100 MiB of it are "
         "shared with the worker. A task that takes more is killed. 0 means no limit of ours.",
     )
-    metrics_port: int = Field(
-        default=0,
-        ge=0,
-        le=65535,
-        description="Port of /metrics (Prometheus) and /healthz on all addresses; 0 means none: "
-        "nothing can connect to a worker then.",
-    )
     preload: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Modules to import once instead of in every task, for example pandas, by commas.",

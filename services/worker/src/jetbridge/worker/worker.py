@@ -306,7 +306,7 @@ class Worker:
         if self._terminated_because:
             lease.ended_because, lease.handed_over = self._terminated_because, self._handing_over
             lease.stopped.set()
-        lease.state = State.RUNNING
+        lease.state, accepted_at = State.RUNNING, time.monotonic()
         # A fork server that died is coming back; an order to stop must not have to wait for that.
         await first(self._processes.wait_ready(), lease.stopped.wait())
         if lease.stopped.is_set():
@@ -321,6 +321,7 @@ class Worker:
                 memory_limit_bytes=self._task_memory_bytes,
                 traceparent=traceparent,
                 opened=confirmed.opened,
+                accepted_at=accepted_at,
             )
             return await self._processes.run(order, self._hold, lease.good_seconds)
 
