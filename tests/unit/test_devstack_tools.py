@@ -123,6 +123,15 @@ def test_no_docker_socket_means_no_docker(tmp_path, monkeypatch):
     assert docker.engine_answers() is False
 
 
+def test_the_head_line_of_a_test_run_says_that_no_images_are_used_and_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    reason = f"no Docker engine answers at unix://{tmp_path}/nothing.sock"
+    line = f"servers: processes of this machine, not images: {reason}"
+    assert pytest_plugin.pytest_report_header() == line
+    monkeypatch.setattr(docker, "engine_answers", lambda: True)
+    assert pytest_plugin.pytest_report_header().startswith("servers: the images nats:")
+
+
 def test_a_socket_that_accepts_and_says_nothing_does_not_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(docker, "_PING_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as mute:

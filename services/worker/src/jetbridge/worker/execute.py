@@ -37,7 +37,7 @@ from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import memory, site_client, startup, traced
+from jetbridge.worker import log_ids, memory, site_client, startup, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 from jetbridge.xcom.backend import xcom_store
@@ -109,6 +109,7 @@ def run(order: Order, server: str) -> Result:
     Execution API. Never raises; blocks for as long as the workload runs.
     """
     try:
+        log_ids.bind(order)
         workload = _read_workload(order)
         site_client.use(site_client.Site(order.opened))
         os.environ[LEASE_VARIABLE] = order.lease

@@ -223,7 +223,9 @@ class Worker:
 
     async def _carry(self, lease: Lease, offer: Offer) -> None:
         """Take one lease from its offer to its end."""
-        structlog.contextvars.bind_contextvars(lease=lease.id, **msgspec.structs.asdict(offer.coordinates))
+        ti_id = LeaseKey.parse(lease.id).workload_id
+        about = msgspec.structs.asdict(offer.coordinates)
+        structlog.contextvars.bind_contextvars(lease=lease.id, ti_id=ti_id, **about)
         try:
             confirmed = await self._accept(lease)
             if confirmed is None:
