@@ -266,8 +266,8 @@ def test_lines_of_logs_are_found_by_the_ids_of_an_attempt(runs, directory, task)
 def test_metrics_arrive_too_with_what_the_run_did(runs, collector):
     """By OTLP, from every service, at the latest when it ended; under the names that /metrics has."""
     assert runs
-    last = {(p.service, p.name, frozenset(p.attributes.items())): p for p in collector.points}
-    services = {service for service, _, _ in last}
+    last = {(p.service, p.instance, p.name, *p.attributes.items()): p for p in collector.points}
+    services = {point.service for point in last.values()}
     assert services >= {
         "jetbridge-gateway",
         "jetbridge-bridge",
@@ -278,9 +278,9 @@ def test_metrics_arrive_too_with_what_the_run_did(runs, collector):
         "jetbridge-dag-processor",
     }
     total, count = Counter(), Counter()
-    for (_, name, _), point in last.items():
-        total[name] += point.value
-        count[name] += point.count
+    for point in last.values():
+        total[point.name] += point.value
+        count[point.name] += point.count
     attempts = 2 * ATTEMPTS.total()
     assert total["jetbridge_gateway_accepted_leases"] == attempts
     assert count["jetbridge_gateway_accept_delay_seconds"] == attempts

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jetbridge.devstack import home, ports, tools
+from jetbridge.devstack import home, ports, pytest_plugin, tools
 from jetbridge.devstack.errors import DevStackError
 from jetbridge.devstack.processes import Supervisor
 from jetbridge.devstack.servers import docker, nats, postgres, redis, s3

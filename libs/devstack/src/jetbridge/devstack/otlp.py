@@ -41,10 +41,12 @@ class ReceivedPoint:
     """
     One value of one series as it arrived.
 
-    Of a histogram ``value`` is the sum, and ``buckets`` are counts that are not cumulated.
+    ``instance`` tells processes of one service apart. Of a histogram ``value`` is the sum, and ``buckets``
+    are counts that are not cumulated.
     """
 
     service: str
+    instance: str
     name: str
     unit: str
     attributes: dict[str, Any]
@@ -175,18 +177,19 @@ def _read(request: ExportTraceServiceRequest) -> Iterable[ReceivedSpan]:
 
 def _read_points(request: ExportMetricsServiceRequest) -> Iterable[ReceivedPoint]:
     for resource_metrics in request.resource_metrics:
-        service = _attributes(resource_metrics.resource.attributes).get("service.name", "")
+        origin = _attributes(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 data = getattr(metric, metric.WhichOneof("data") or "gauge")
                 for point in data.data_points:
-                    yield _point(service, metric, point)
+                    yield _point(origin, metric, point)
 
 
-def _point(service: str, metric: Any, point: Any) -> ReceivedPoint:
+def _point(origin: Mapping[str, Any], metric: Any, point: Any) -> ReceivedPoint:
     is_histogram = metric.HasField("histogram")
     return ReceivedPoint(
-        service=service,
+        service=origin.get("service.name", ""),
+        instance=origin.get("service.instance.id", ""),
         name=metric.name,
         unit=metric.unit,
         attributes=_attributes(point.attributes),
