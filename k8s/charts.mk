@@ -21,8 +21,8 @@ $(CHARTS_READY): uv.lock pyproject.toml $(MEMBERS) | $(UV)
 	@UV_PROJECT_ENVIRONMENT=$(CHARTS_ENV) $(UV) sync --frozen --group charts --compile-bytecode --quiet
 	@touch $@
 
-# Docker where its engine answers, else buildah. BUILD_ARGS is passed on, for example --platform or --build-arg.
-BUILDER = $(shell docker info >/dev/null 2>&1 && echo "docker build" || echo "buildah bud --layers")
+# Docker where its engine answers, else buildah, which leaves HEALTHCHECK out of its own format. BUILD_ARGS is passed on, for example --platform or --build-arg.
+BUILDER = $(shell docker info >/dev/null 2>&1 && echo "docker build" || echo "buildah bud --layers --format docker")
 VERSION := 0.1.0
 
 .PHONY: images

@@ -6,9 +6,11 @@ Everything is real, the spans come by OTLP; where there is a Jaeger on PATH it h
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -100,14 +102,20 @@ def collector():
 
 
 @pytest.fixture(scope="module")
-def runs(collector, tmp_path_factory):
+def directory(tmp_path_factory):
+    """Where the stack's processes leave their logs."""
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="module")
+def runs(collector, directory):
     """The spans of an ordinary run, and of one with all details, in which Airflow records exceptions."""
     options = StackOptions(
         dags=Path(__file__).parent / "traced_dags",
         agents=AGENTS,
         isolate=False,  # else the agents could not reach a collector on this machine
         otlp_endpoint=collector.endpoint,
-        directory=tmp_path_factory.mktemp("traces"),
+        directory=directory,
     )
     with DevStack(options) as stack:
         stack.client.await_dag(DAG_ID)
@@ -209,6 +217,81 @@ def test_a_parse_is_a_trace_from_the_parser_to_the_bridge(runs, collector):
         ((GATEWAY, path), (GATEWAY, f"request {rpc}")),
         ((GATEWAY, f"request {rpc}"), ("jetbridge-bridge", f"process {rpc}")),
     }
+
+
+PLANTED_IN_ATTRIBUTES = ("value", "password", "secret", "token", "message", "stacktrace", "rendered", "sql")
+
+
+def test_attributes_are_ids_names_routes_and_sizes(runs, collector):
+    """Section 6 of the design: whatever can hold a value has no attribute of its own, in any process."""
+    assert runs
+    names = {name for one in collector.spans for name in one.attributes}
+    assert len(names) > 20
+    assert [name for name in names if name.rpartition(".")[2] in PLANTED_IN_ATTRIBUTES] == []
+
+
+def lines_of(directory, pattern, lease):
+    """The JSON lines about a lease in the logs of some processes."""
+    found = []
+    for file in (directory / "logs").glob(pattern):
+        for text in file.read_text().splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(text))
+    return [line for line in found if isinstance(line, dict) and line.get("lease") == lease]
+
+
+def of_the_fork_server(line):
+    """It speaks of many leases, in no trace, and names them; a lease begins with the task instance's id."""
+    return line.get("logger") == "jetbridge.worker.forkserver_client"
+
+
+@pytest.mark.parametrize("task", ["make", "take", "fail"])
+def test_lines_of_logs_are_found_by_the_ids_of_an_attempt(runs, directory, task):
+    (attempt,) = [
+        one for one in runs[0] if one.name == "worker.attempt" and one.attributes["airflow.task_id"] == task
+    ]
+    lease = attempt.attributes["jetbridge.lease"]
+    agent = [line for line in lines_of(directory, "agent-works.log", lease) if not of_the_fork_server(line)]
+    ids = {"agent": "works", "ti_id": lease.partition(".")[0], "trace_id": attempt.trace}
+    for line in agent:
+        assert {name: line.get(name) for name in ids} == ids, line
+        assert {"event", "level", "timestamp"} <= line.keys()
+    # The agent's own lines and the supervisor's, which Airflow writes in another process.
+    assert {"service" in line for line in agent} == {True, False}
+    # In a poll, which is in no trace, a gateway speaks of many leases, too.
+    gateways = [line for line in lines_of(directory, "gateway-*.log", lease) if "trace_id" in line]
+    assert {(line["trace_id"], line["agent"]) for line in gateways} == {(attempt.trace, "works")}
+
+
+def test_metrics_arrive_too_with_what_the_run_did(runs, collector):
+    """By OTLP, from every service, at the latest when it ended; under the names that /metrics has."""
+    assert runs
+    last = {(p.service, p.instance, p.name, *p.attributes.items()): p for p in collector.points}
+    services = {point.service for point in last.values()}
+    assert services >= {
+        "jetbridge-gateway",
+        "jetbridge-bridge",
+        "jetbridge-router",
+        "jetbridge-sentinel",
+        "jetbridge-worker",
+        "jetbridge-triggerer",
+        "jetbridge-dag-processor",
+    }
+    total, count = Counter(), Counter()
+    for point in last.values():
+        total[point.name] += point.value
+        count[point.name] += point.count
+    attempts = 2 * ATTEMPTS.total()
+    assert total["jetbridge_gateway_accepted_leases"] == attempts
+    assert count["jetbridge_gateway_accept_delay_seconds"] == attempts
+    assert count["jetbridge_gateway_handover_delay_seconds"] == attempts
+    assert count["jetbridge_worker_task_startup_seconds"] == attempts
+    assert total["jetbridge_gateway_taken_heartbeats"] > 0
+    assert total["jetbridge_worker_xcom_bytes"] > 2 * len(SECRET)
+    assert total["jetbridge_worker_uploaded_log_bytes"] > 0
+    assert total["jetbridge_triggerer_uploaded_log_bytes"] > 0
+    assert count["jetbridge_dag_processor_parse_seconds"] > 0
+    assert [body for body in collector.raw_metrics if SECRET in body] == []
 
 
 @pytest.fixture

@@ -112,6 +112,17 @@ def _copy(source: Path, destination: Path) -> None:
         shutil.copy(source, target)
 
 
+@pytest.mark.parametrize("role", FAMILIES)
+def test_an_image_says_how_it_is_well_and_what_it_is(role: str) -> None:
+    text = (ROOT / "k8s" / "images" / role / "Dockerfile").read_text()
+    final = text.rpartition("\nFROM ")[2]
+    assert re.search(r'^HEALTHCHECK .*CMD \["jetbridge-alive"', final, re.MULTILINE)
+    assert "JETBRIDGE_PULSE_FILE=/tmp/" in final
+    assert "USER 50000:50000" in final
+    for label in ("title", "description", "licenses", "version", "revision", "base.name"):
+        assert f"org.opencontainers.image.{label}=" in final
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """Return each image's environment in turn, and delete it afterwards: together they are a gigabyte."""

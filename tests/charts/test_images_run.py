@@ -123,6 +123,8 @@ def _install_and_run(node: Node, store: s3.S3Server) -> None:
 
     run_id = _run_the_example(running)
     assert orders.differences(store, run_id) == []
+    for name in running:
+        node.healthcheck(by_component[name])
     _stops_in_time(node, by_component, running)
 
 

@@ -7,23 +7,31 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import promql_parser
 import pytest
 import yaml
-from chartkit.rendering import ROOT, Scenario, manifests, pods
+from chartkit.rendering import ROOT, Scenario, manifests, pods, scenarios
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from jetbridge.contracts.records import Health
+from jetbridge.dag_processor.leases import BundleLeases
+from jetbridge.dag_processor.status import DagProcessorMetrics
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.router.metrics import RouterMetrics
 from jetbridge.scheduler.bridge.metrics import BridgeMetrics
 from jetbridge.sentinel.metrics import SentinelMetrics
+from jetbridge.sentinel.site.metrics import SiteMetrics
 from jetbridge.telemetry.metrics import Metrics
+from jetbridge.triggerer.exchange import Exchange
+from jetbridge.triggerer.status import TriggererMetrics
+from jetbridge.worker.status import WorkerMetrics
 
 FOLDER = ROOT / "k8s" / "observability"
+NO_EXCHANGE = SimpleNamespace(running=tuple, outbox=SimpleNamespace(triggers=tuple))
 FROM_PROMETHEUS = {"up", "ALERTS"}
 ADDED_BY_SCRAPING = {"namespace", "pod", "job", "le"}
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
@@ -34,6 +42,10 @@ def series() -> dict[str, set[str]]:
     bridge = Metrics("bridge")
     BridgeMetrics(bridge)
     registries = (
+        WorkerMetrics().all.registry,
+        TriggererMetrics(cast("Exchange", NO_EXCHANGE)).all.registry,
+        DagProcessorMetrics(cast("BundleLeases", SimpleNamespace(epochs={}))).all.registry,
+        SiteMetrics().metrics.registry,
         GatewayMetrics().all.registry,
         RouterMetrics().metrics.registry,
         SentinelMetrics().metrics.registry,
@@ -117,6 +129,36 @@ def test_values_of_labels_are_those_of_the_code() -> None:
     assert {value for text in named for value in text.split("|")} <= {health.value for health in Health}
 
 
+def test_every_rule_has_a_name_of_its_own() -> None:
+    names = [rule["alert"] for rule in rules()]
+    assert len(set(names)) == len(names)
+
+
+ON_NO_PANEL = {
+    "jetbridge_gateway_made_offers_total",  # the same as messages pulled with the outcome "offered"
+    "jetbridge_gateway_http_duration_seconds",
+    "jetbridge_gateway_trigger_event_messages_total",
+    "jetbridge_gateway_ended_agents_total",
+    "jetbridge_bridge_request_seconds",
+    "jetbridge_bridge_waiting_requests",
+    "jetbridge_worker_ended_workloads_total",
+    "jetbridge_worker_workload_seconds",
+    "jetbridge_triggerer_undelivered_triggers",
+    "jetbridge_site_sentinel_seen_agents",
+    "jetbridge_site_sentinel_unhealthy_agents",
+    "jetbridge_site_sentinel_failing_check_errors",
+    "jetbridge_site_sentinel_told_end_agents_total",
+}
+
+
+def test_every_metric_is_on_a_panel_or_left_out_on_purpose() -> None:
+    shown = {name for _, expression in expressions() for name, _ in uses(expression)}
+    ours = {name for name in series() if name.startswith("jetbridge_")}
+    families = {re.sub("_(bucket|count|sum)$", "", name) for name in ours}
+    on_panels = {re.sub("_(bucket|count|sum)$", "", name) for name in shown}
+    assert families - on_panels == ON_NO_PANEL
+
+
 def test_rules_say_what_happened_and_what_to_do() -> None:
     for rule in rules():
         assert set(rule["annotations"]) == {"summary", "description"}
@@ -130,17 +172,29 @@ def test_panels_do_not_overlap_and_have_descriptions() -> None:
     assert all(panel["description"] for panel in dashboard()["panels"])
 
 
-def test_what_is_scraped_is_there(plane_trial: Scenario) -> None:
-    ports = {
+def scraped_ports(scenario: Scenario) -> set[str]:
+    """Return component;port of everything in a scenario that shows metrics."""
+    found = {
         f"{pod.labels['app.kubernetes.io/component']};{port['name']}"
-        for pod in pods(manifests(plane_trial))
+        for pod in pods(manifests(scenario))
         for container in pod.containers
         for port in container.get("ports", [])
     }
+    return {one for one in found if one.endswith((";metrics", ";pages")) or one == "gateway;https"}
+
+
+def test_all_that_shows_metrics_is_scraped_and_nothing_else(plane_trial: Scenario) -> None:
+    agents = next(s for s in scenarios() if str(s) == "jetbridge-agents:production")
+    have = {"jetbridge-plane": scraped_ports(plane_trial), "jetbridge-agents": scraped_ports(agents)}
     jobs = yaml.safe_load((FOLDER / "scrape.yaml").read_text())["scrape_configs"]
+    taken: dict[str, set[str]] = {chart: set() for chart in have}
     for job in jobs:
-        assert job["relabel_configs"][1]["regex"] in ports
-        assert job["job_name"] == f"jetbridge-{job['relabel_configs'][1]['regex'].partition(';')[0]}"
+        chart, pattern = (rule["regex"] for rule in job["relabel_configs"][:2])
+        found = {port for port in have[chart] if re.fullmatch(pattern, port)}
+        assert found
+        taken[chart] |= found
+    assert taken == have
+    assert len(have["jetbridge-agents"]) >= 4
     named = re.findall(
         r'job="([^"]+)"', json.dumps(dashboard()).replace('\\"', '"') + (FOLDER / "alerts.yaml").read_text()
     )

@@ -32,9 +32,6 @@ DELIBERATELY_NOT = {
     "JETBRIDGE_GATEWAY_ALLOW_PLAINTEXT",
     "JETBRIDGE_GATEWAY_HOST",
     "JETBRIDGE_GATEWAY_REUSE_PORT",
-    # Nothing serves it yet.
-    "JETBRIDGE_BRIDGE_HTTP_HOST",
-    "JETBRIDGE_BRIDGE_HTTP_PORT",
     # Secrets come as files.
     "JETBRIDGE_OBJECT_STORE_ACCESS_KEY",
     "JETBRIDGE_OBJECT_STORE_SECRET_KEY",
@@ -43,6 +40,7 @@ NOT_USED: dict[type[BaseSettings], set[str]] = {
     TriggererSettings: {"JETBRIDGE_AGENT_SLOTS"},
     DagProcessorSettings: {"JETBRIDGE_AGENT_SLOTS", "JETBRIDGE_AGENT_QUEUES"},
     SiteSentinelSettings: {
+        "JETBRIDGE_AGENT_METRICS_PORT",  # it has a port for its pages
         "JETBRIDGE_AGENT_SLOTS",
         "JETBRIDGE_AGENT_QUEUES",
         "JETBRIDGE_AGENT_WATCH_DIRS",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jetbridge.devstack import home, ports, tools
+from jetbridge.devstack import home, ports, pytest_plugin, tools
 from jetbridge.devstack.errors import DevStackError
 from jetbridge.devstack.processes import Supervisor
 from jetbridge.devstack.servers import docker, nats, postgres, redis, s3
@@ -121,6 +121,15 @@ def _fresh_docker_answer():
 def test_no_docker_socket_means_no_docker(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     assert docker.engine_answers() is False
+
+
+def test_the_head_line_of_a_test_run_says_that_no_images_are_used_and_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    reason = f"no Docker engine answers at unix://{tmp_path}/nothing.sock"
+    line = f"servers: processes of this machine, not images: {reason}"
+    assert pytest_plugin.pytest_report_header() == line
+    monkeypatch.setattr(docker, "engine_answers", lambda: True)
+    assert pytest_plugin.pytest_report_header().startswith("servers: the images nats:")
 
 
 def test_a_socket_that_accepts_and_says_nothing_does_not_hang(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def keep(tmp_path):
             inherited=(),
         )
         leases, session = FakeLeases(), FakeSession()
-        keeper = ManagerKeeper(launch, leases, session, stuck_seconds)
+        keeper = ManagerKeeper(launch, leases, session, stuck_seconds, parsed=lambda _seconds: None)
         task = asyncio.create_task(keeper.run())
         try:
             yield SimpleNamespace(keeper=keeper, leases=leases, session=session, directory=tmp_path)

@@ -13,6 +13,7 @@ from opentelemetry import trace
 
 from jetbridge.devstack.otlp import Collector
 from jetbridge.telemetry import tracing
+from jetbridge.telemetry.exporters import exporter_names
 from jetbridge.telemetry.tracing import TracingConfigurationError, current_traceparent, remote_context
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -60,7 +61,7 @@ def test_the_standard_environment_decides(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert tracing._exporter_names() == names
+    assert exporter_names("traces") == names
 
 
 @pytest.mark.parametrize(

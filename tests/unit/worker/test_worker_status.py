@@ -1,14 +1,15 @@
 """What a worker says of itself."""
 
-import socket
-
 import pytest
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import status
+from jetbridge.telemetry import status
+from jetbridge.telemetry.alive import STUCK_SECONDS
+from jetbridge.telemetry.measures import LOG_UPLOADED_BYTES, TASK_STARTUP_SECONDS, XCOM_WRITTEN_BYTES
+from jetbridge.worker import startup
 from jetbridge.worker.forkserver_client import ForkServerKeeper
 from jetbridge.worker.frames import Exited
-from jetbridge.worker.status import MeasuredKeeper, Pulse, StatusPortError, WorkerMetrics, served
+from jetbridge.worker.status import MeasuredKeeper, WorkerMetrics, WorkerPulse
 
 
 class Table:
@@ -32,12 +33,12 @@ def shown(metrics):
 
 def test_a_pulse_shows_slots_and_leases_and_a_loop_that_stopped_is_not_well(clock):
     metrics = WorkerMetrics()
-    pulse = Pulse(Table(), metrics)
+    pulse = WorkerPulse(Table(), metrics)
     pulse.beat()
     assert "jetbridge_worker_free_slots 3.0" in shown(metrics)
     assert "jetbridge_worker_held_leases 2.0" in shown(metrics)
     assert pulse.is_well()
-    clock[0] += status.STUCK_SECONDS
+    clock[0] += STUCK_SECONDS
     assert not pulse.is_well()
     pulse.beat()
     assert pulse.is_well()
@@ -55,17 +56,24 @@ async def test_what_ran_is_counted_by_how_it_ended(monkeypatch):
     assert "jetbridge_worker_workload_seconds_count 1.0" in shown(metrics)
 
 
-def test_a_port_that_is_taken_is_said():
-    with socket.create_server(("", 0)) as taken:
-        port = taken.getsockname()[1]
-        with (
-            pytest.raises(StatusPortError, match=f"port {port} .* in use"),
-            served(port, WorkerMetrics(), Pulse(Table(), WorkerMetrics())),
-        ):
-            pass
+def test_what_the_workers_processes_measure_is_shown():
+    metrics = WorkerMetrics()
+    for measure, value in ((TASK_STARTUP_SECONDS, 0.3), (XCOM_WRITTEN_BYTES, 12), (LOG_UPLOADED_BYTES, 34)):
+        metrics.takers[measure](value)
+    text = shown(metrics)
+    assert "jetbridge_worker_task_startup_seconds_sum 0.3" in text
+    assert 'jetbridge_worker_xcom_bytes_total{direction="written"} 12.0' in text
+    assert 'jetbridge_worker_xcom_bytes_total{direction="read"} 0.0' in text
+    assert "jetbridge_worker_uploaded_log_bytes_total 34.0" in text
 
 
-def test_without_a_port_nothing_listens(monkeypatch):
-    monkeypatch.setattr(status, "status_server", None)
-    with served(0, WorkerMetrics(), Pulse(Table(), WorkerMetrics())):
-        pass
+def test_only_a_tasks_first_word_counts(monkeypatch):
+    told = []
+    monkeypatch.setattr(startup, "tell", lambda *measure: told.append(measure))
+    monkeypatch.setattr(startup.time, "monotonic", lambda: 1000.25)
+    clock = startup.Clock()
+    clock.spoken()  # nothing began
+    clock.begin(1000.0)
+    clock.spoken()
+    clock.spoken()
+    assert told == [(TASK_STARTUP_SECONDS, 0.25)]

@@ -120,6 +120,37 @@ http://{{ include "jetbridge.name" (dict "root" . "component" "object-store") }}
 {{- end }}
 {{- end }}
 
+{{/*
+Port and probes of an agent, "values". Where nothing is to listen, the container looks at the age of a file that the agent
+touches each second.
+*/}}
+{{- define "agents.probes" -}}
+{{- $how := dict "exec" (dict "command" (list "jetbridge-alive")) }}
+{{- with .values.metricsPort }}
+{{- $how = dict "httpGet" (dict "path" "/healthz" "port" "metrics") }}
+ports:
+  - name: metrics
+    containerPort: {{ . }}
+{{- end }}
+startupProbe:
+  {{- toYaml (merge (deepCopy $how) .values.startupProbe) | nindent 2 }}
+livenessProbe:
+  {{- toYaml (merge (deepCopy $how) .values.livenessProbe) | nindent 2 }}
+{{- end }}
+
+{{/* Who may come in: those who scrape, if there is a port. "root", "values". */}}
+{{- define "agents.ingress" -}}
+{{- if and .values.metricsPort .root.Values.networkPolicy.metricsFrom }}
+ingress:
+  - from:
+      {{- toYaml .root.Values.networkPolicy.metricsFrom | nindent 6 }}
+    ports:
+      - port: {{ .values.metricsPort }}
+{{- else }}
+ingress: []
+{{- end }}
+{{- end }}
+
 {{/* An agent's own labels (facts for people), given as a dict. */}}
 {{- define "agents.labelsEnv" -}}
 {{- if . }}
@@ -259,7 +290,7 @@ AIRFLOW__{{ $section | upper }}__{{ $key | upper }}: {{ $value | toString | quot
   to:
     - {{- include "jetbridge.peer" (dict "root" .root "component" "object-store") | nindent 6 }}
   {{- end }}
-{{- with $values.tracing.otlpEndpoint }}
+{{- range list $values.tracing.otlpEndpoint $values.metrics.otlpEndpoint | compact | uniq }}
 - ports:
     - port: {{ include "jetbridge.urlPort" (dict "url" . "default" 4318) }}
   {{- with $values.networkPolicy.to.tracing }}

@@ -57,7 +57,7 @@ securityContext:
   {{- toYaml (.values.containerSecurityContext | default .root.Values.containerSecurityContext) | nindent 2 }}
 {{- end }}
 
-{{/* Environment of every container: log level, traces, proxy, custom CA. A list of env entries. */}}
+{{/* Environment of every container: log level, traces, metrics, proxy, custom CA. A list of env entries. */}}
 {{- define "jetbridge.commonEnv" -}}
 - name: JETBRIDGE_LOG_LEVEL
   value: {{ .root.Values.logLevel | quote }}
@@ -73,6 +73,15 @@ securityContext:
   value: parentbased_traceidratio
 - name: OTEL_TRACES_SAMPLER_ARG
   value: {{ $.root.Values.tracing.sampleRatio | quote }}
+{{- end }}
+# Said in any case: an endpoint for traces alone would be taken for one of metrics, too.
+- name: OTEL_METRICS_EXPORTER
+  value: {{ ternary "otlp_proto_http" "none" (not (empty .root.Values.metrics.otlpEndpoint)) }}
+{{- with .root.Values.metrics.otlpEndpoint }}
+- name: OTEL_EXPORTER_OTLP_METRICS_ENDPOINT
+  value: {{ printf "%s/v1/metrics" (trimSuffix "/" .) | quote }}
+- name: OTEL_METRIC_EXPORT_INTERVAL
+  value: {{ mulf 1000 $.root.Values.metrics.pushSeconds | int64 | quote }}
 {{- end }}
 {{- with .root.Values.proxy.http }}
 - name: HTTP_PROXY

@@ -156,7 +156,7 @@ Each is limited to its port, and to where networkPolicy.to says; the trial's ser
   to:
     - {{- include "jetbridge.peer" (dict "root" $.root "component" "api-server") | nindent 6 }}
 {{- else if eq . "tracing" }}
-{{- with $values.tracing.otlpEndpoint }}
+{{- range list $values.tracing.otlpEndpoint $values.metrics.otlpEndpoint | compact | uniq }}
 - ports:
     - port: {{ include "jetbridge.urlPort" (dict "url" . "default" 4318) }}
   {{- include "plane.egressTo" (dict "root" $.root "peers" $values.networkPolicy.to.tracing "bundled" false) | nindent 2 }}

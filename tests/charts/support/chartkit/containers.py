@@ -52,13 +52,17 @@ class Image:
     container: str
     root: Path
     config: Mapping[str, Any]
+    healthcheck: tuple[str, ...]
 
     @classmethod
     def mount(cls, name: str) -> Image:
         """Mount an image of buildah's storage."""
         container = _buildah("from", "--pull-never", name)
-        config = json.loads(_buildah("inspect", container))["OCIv1"]["config"]
-        return cls(container, Path(_buildah("mount", container)), config)
+        inspected = json.loads(_buildah("inspect", container))
+        # The OCI format has no health checks.
+        _, *healthcheck = inspected["Docker"]["config"].get("Healthcheck", {}).get("Test", [""])
+        root = Path(_buildah("mount", container))
+        return cls(container, root, inspected["OCIv1"]["config"], tuple(healthcheck))
 
     def remove(self) -> None:
         """Unmount and delete the working container."""
@@ -117,6 +121,11 @@ class Node:
                     lambda probe=probe: self._succeeds(pod, container, probe), timeout_seconds=600
                 )
         return process
+
+    def healthcheck(self, pod: PodTemplate) -> None:
+        """Run the image's own health check in a running pod; raises when it says that the pod is not well."""
+        container = pod.spec["containers"][0]
+        self.output(pod, container, list(self._image(container["image"]).healthcheck))
 
     def stop(self, process: ManagedProcess, grace_seconds: int) -> int:
         """Stop a pod as a kubelet does; returns the exit code of its first process."""

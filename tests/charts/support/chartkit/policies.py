@@ -19,12 +19,6 @@ Components that may have a Kubernetes API token: the trial's bootstrap, workers 
 agents' sentinel, which watches pods.
 """
 
-WITHOUT_PROBES = ("bridge",)
-"""
-Containers that offer nothing to ask. Agents listen nowhere, the plane hears their heartbeats; the bridge has
-settings for a port of its own, but nothing serves it yet.
-"""
-
 _SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|FERNET|CONN(ECTION)?(_|$)|(ACCESS|PRIVATE)_KEY")
 _PUBLIC_NAME = re.compile(r"_(FILE|PATH|URL|SECONDS|PROBE)$")  # PROBE: the name of a secret
 _CREDENTIALS_IN_URL = re.compile(r"[a-z0-9+]+://[^/\s:@]+:[^/\s@]+@")
@@ -132,15 +126,9 @@ def long_running_containers_are_probed(objects: tuple[Manifest, ...]) -> Iterato
     for pod in pods(objects):
         for container in pod.spec["containers"][:1] if pod.is_long_running else []:
             wanted = {"startupProbe", "livenessProbe"}
-            if not _offers_nothing(pod, container) and not wanted <= container.keys():
+            if not wanted <= container.keys():
                 yield f"{pod.title} {container['name']} is not probed"
             yield from _impatient(pod, container)
-
-
-def _offers_nothing(pod: PodTemplate, container: Mapping[str, Any]) -> bool:
-    agent = pod.labels.get("app.kubernetes.io/name") == "jetbridge-agents"
-    listens = container["name"] in {"object-store", "sentinel"}
-    return container["name"] in WITHOUT_PROBES or (agent and not listens)
 
 
 def _impatient(pod: PodTemplate, container: Mapping[str, Any]) -> Iterator[str]:

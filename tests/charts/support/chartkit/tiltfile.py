@@ -33,6 +33,7 @@ class Recording:
     """What a Tiltfile called, by function, in order. A recorded call's value is its own description."""
 
     context: str = "kind-jetbridge"
+    subcommand: str = "up"
     own_settings: Mapping[str, Any] = field(default_factory=dict)
     calls: dict[str, list[Call]] = field(default_factory=dict)
 
@@ -73,9 +74,11 @@ def _evaluate(name: str, recording: Recording) -> starlark.FrozenModule:
     module["TRIGGER_MODE_MANUAL"] = "manual"
     dialect = starlark.Dialect.extended()
     dialect.enable_f_strings = False  # Tilt's Starlark has none
-    syntax = starlark.parse(name, (ROOT / name).read_text(), dialect)
     loader = starlark.FileLoader(lambda path: _evaluate(path.removeprefix("./"), recording))
-    starlark.eval(module, syntax, starlark.Globals.extended_by(_EXTENSIONS), loader)
+    prelude = f'config = struct(tilt_subcommand = "{recording.subcommand}")'
+    for source in (prelude, (ROOT / name).read_text()):
+        syntax = starlark.parse(name, source, dialect)
+        starlark.eval(module, syntax, starlark.Globals.extended_by(_EXTENSIONS), loader)
     return module.freeze()
 
 

@@ -113,6 +113,13 @@ class AgentSettings(BaseSettings):
         description="Do not start when the object store or the secrets backend that is configured does not "
         "answer.",
     )
+    metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of /metrics (Prometheus) and /healthz on all addresses; 0 means none: "
+        "nothing can connect to an agent then.",
+    )
     termination_log: Path | None = Field(
         default=None,
         description="In a pod: its terminationMessagePath, where the agent leaves which process it is.",

@@ -37,7 +37,8 @@ class AgentSpec:
     Workers need queues.
 
     ``environment`` says what its operator gives its tasks, for example ``AIRFLOW_CONN_…``, once the
-    object store's address is known.
+    object store's address is known. ``program`` is the ``jetbridge`` to run, of another release for example;
+    by default this one's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class AgentSpec:
     slots: int = 4
     site: str = "here"
     environment: Callable[[S3Server], Mapping[str, str]] = _nothing
+    program: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def agent_command(
         plane.environment | {"AIRFLOW_HOME": str(directory / "airflow")} | dict(spec.environment(plane.store))
     )
     prefix = namespace.prefix if namespace else ()
-    jetbridge = Path(sys.executable).parent / "jetbridge"
+    jetbridge = spec.program or Path(sys.executable).parent / "jetbridge"
     words = [word for option in options.items() for word in option]
     return Command(
         argv=[*prefix, jetbridge, *_COMMANDS.get(spec.role, (spec.role,)), *words],

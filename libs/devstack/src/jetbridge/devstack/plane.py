@@ -78,6 +78,7 @@ class Plane:
         """Return the environment of a plane sentinel that counts as the gateways do."""
         return base_environment(
             self.bus_environment
+            | otel_environment(self.otlp_endpoint)
             | {
                 "JETBRIDGE_REDIS_URL": self.redis.url,
                 "JETBRIDGE_SENTINEL_LEASE_SECONDS": str(self.lease_seconds),
@@ -86,7 +87,8 @@ class Plane:
 
     def command(self, *arguments: str) -> Command:
         """Return a ``jetbridge`` command with access to the bus."""
-        return Command(argv=[JETBRIDGE, *arguments], env=base_environment(self.bus_environment))
+        env = base_environment(self.bus_environment | otel_environment(self.otlp_endpoint))
+        return Command(argv=[JETBRIDGE, *arguments], env=env)
 
 
 def write_secret(path: Path, secret: str) -> None:

@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from jetbridge.devstack.processes import Supervisor
-from jetbridge.devstack.servers import nats, postgres, redis
+from jetbridge.devstack.servers import docker, nats, postgres, redis
 from jetbridge.devstack.servers import s3 as s3_servers
+
+
+def pytest_report_header() -> str:
+    """Say what the servers of this session are: images, where a Docker engine answers, or processes."""
+    if docker.engine_answers():
+        return f"servers: the images {nats.IMAGE}, {redis.IMAGE}, {postgres.IMAGE}, {s3_servers.IMAGE}"
+    return f"servers: processes of this machine, not images: {docker.why_not()}"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Environment with which the stack's processes send their traces to one collector."""
+"""Environment with which the stack's processes send their traces and metrics to one collector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SEND_AFTER_MILLISECONDS = 500
 
 
 def otel_environment(endpoint: str) -> dict[str, str]:
-    """Return what any process needs to send traces to ``endpoint`` by OTLP/HTTP; nothing without one."""
+    """Return what any process needs to send traces and metrics to ``endpoint``; nothing without one."""
     if not endpoint:
         return {}
     return {
@@ -18,6 +18,7 @@ def otel_environment(endpoint: str) -> dict[str, str]:
         # Airflow takes "otlp" for gRPC; this name means the same to it and to us.
         "OTEL_TRACES_EXPORTER": "otlp_proto_http",
         "OTEL_BSP_SCHEDULE_DELAY": str(SEND_AFTER_MILLISECONDS),
+        "OTEL_METRIC_EXPORT_INTERVAL": str(10 * SEND_AFTER_MILLISECONDS),
     }
 
 

@@ -19,8 +19,10 @@ BASE_UNITS = frozenset({"seconds", "bytes", "ratio", "timestamp_seconds"})
 THINGS = frozenset(
     {
         "agents",
+        "bundles",
         "connections",
         "errors",
+        "heartbeats",
         "leases",
         "messages",
         "objects",
@@ -33,6 +35,7 @@ THINGS = frozenset(
         "slots",
         "tasks",
         "tokens",
+        "triggers",
         "uploads",
         "workloads",
     }

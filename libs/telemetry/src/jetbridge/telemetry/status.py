@@ -1,22 +1,77 @@
-"""``/metrics`` and ``/healthz`` for processes whose own work is not HTTP, in a thread."""
+"""
+What a process says of itself to those who watch it, where its own work is not HTTP.
+
+``/metrics`` and ``/healthz`` in a thread, if there is a port, and the same metrics by OTLP, if the
+environment asks for that.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client.exposition import make_wsgi_app
 
+from jetbridge.telemetry.alive import STUCK_SECONDS, touch_pulse
 from jetbridge.telemetry.metrics import Metrics
+from jetbridge.telemetry.otlp_metrics import pushing
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+PULSE_SECONDS = 1.0
+
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+
+
+class StatusPortError(Exception):
+    """The port cannot be listened on; the text says why."""
+
+
+class Pulse:
+    """Shows that an event loop turns."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    async def run(self) -> NoReturn:
+        """Beat each second, until cancelled."""
+        while True:
+            self.beat()
+            await asyncio.sleep(PULSE_SECONDS)
+
+    def beat(self) -> None:
+        """Note that the loop turned."""
+        self._last = time.monotonic()
+        touch_pulse()
+
+    def is_well(self) -> bool:
+        """Say whether the loop turned of late. May be called from any thread."""
+        return time.monotonic() - self._last < STUCK_SECONDS
+
+
+@contextmanager
+def watched(metrics: Metrics, port: int, is_well: Callable[[], bool]) -> Iterator[None]:
+    """
+    Serve status on ``port`` and push metrics while the block runs; a port of 0 is none.
+
+    Raises :class:`StatusPortError` and :class:`~jetbridge.telemetry.exporters.ExporterConfigurationError`.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(pushing(metrics.service.replace("_", "-"), metrics.registry.collect))
+        if port:
+            try:
+                stack.enter_context(status_server(port, metrics, is_well))
+            except OSError as error:
+                reason = f"port {port} for /metrics cannot be used: {error.strerror}"
+                raise StatusPortError(reason) from error
+        yield
 
 
 class _Server(ThreadingMixIn, WSGIServer):

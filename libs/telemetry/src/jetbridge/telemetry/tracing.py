@@ -13,23 +13,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points, version
-from typing import TYPE_CHECKING, Protocol
+from importlib.metadata import version
+from typing import Protocol
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+from jetbridge.telemetry.exporters import ExporterConfigurationError, exporter_class, exporter_names
 
-_EXPORTERS_BY_PROTOCOL = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _TRACEPARENT = "traceparent"
 _propagator = TraceContextTextMapPropagator()
 
 
-class TracingConfigurationError(ValueError):
-    """``OTEL_*`` asks for an exporter or protocol that is not installed."""
+TracingConfigurationError = ExporterConfigurationError
 
 
 class StopTracing(Protocol):
@@ -50,7 +47,7 @@ def configure_tracing(service: str) -> StopTracing:
 
     The returned function can be called twice. Raises :class:`TracingConfigurationError`.
     """
-    names = _exporter_names()
+    names = exporter_names("traces")
     if not names or _has_provider():
         return _nothing_to_stop
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - costs 100 ms; see above
@@ -62,9 +59,19 @@ def configure_tracing(service: str) -> StopTracing:
     attributes = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: f"jetbridge-{service}"}
     provider = TracerProvider(resource=Resource.create(attributes))
     for name in names:
-        provider.add_span_processor(BatchSpanProcessor(CleanExporter(_load_exporter(name))))
+        provider.add_span_processor(BatchSpanProcessor(CleanExporter(exporter_class("traces", name)())))
     trace.set_tracer_provider(provider)
     return _stopper(provider.shutdown)
+
+
+@contextmanager
+def traced(service: str) -> Iterator[None]:
+    """Have tracing set up while the block runs, see :func:`configure_tracing`."""
+    stop = configure_tracing(service)
+    try:
+        yield
+    finally:
+        stop()
 
 
 def preload_tracing() -> None:
@@ -73,10 +80,10 @@ def preload_tracing() -> None:
 
     For a process that forks others: they find the SDK in memory. Raises :class:`TracingConfigurationError`.
     """
-    for name in _exporter_names():
+    for name in exporter_names("traces"):
         from jetbridge.telemetry import clean  # noqa: F401, PLC0415 - the SDK comes with it
 
-        _exporter_class(name)
+        exporter_class("traces", name)
 
 
 def is_tracing() -> bool:
@@ -126,48 +133,8 @@ def remote_context(traceparent: str | None) -> Context:
     return _propagator.extract({_TRACEPARENT: traceparent} if traceparent else {}, context=Context())
 
 
-def _exporter_names() -> list[str]:
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return []
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_ENDPOINT"
-    )
-    asked = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or ("otlp" if endpoint else "none")
-    return [name for part in asked.split(",") if (name := part.strip()) and name.lower() != "none"]
-
-
 def _has_provider() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
-
-def _load_exporter(name: str) -> SpanExporter:
-    return _exporter_class(name)()
-
-
-def _exporter_class(name: str) -> Callable[[], SpanExporter]:
-    found = entry_points(group="opentelemetry_traces_exporter", name=_entry_point_name(name))
-    for entry_point in found:
-        exporter: Callable[[], SpanExporter] = entry_point.load()
-        return exporter
-    known = sorted({entry.name for entry in entry_points(group="opentelemetry_traces_exporter")})
-    raise TracingConfigurationError(
-        f"OTEL_TRACES_EXPORTER names {name!r}, which is not installed; installed are otlp, {', '.join(known)}"
-    )
-
-
-def _entry_point_name(name: str) -> str:
-    if name != "otlp":
-        return name
-    protocol = (
-        os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "http/protobuf"
-    ).strip()
-    if protocol not in _EXPORTERS_BY_PROTOCOL:
-        raise TracingConfigurationError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; use one of {', '.join(_EXPORTERS_BY_PROTOCOL)}"
-        )
-    return _EXPORTERS_BY_PROTOCOL[protocol]
 
 
 def _stopper(shutdown: Callable[[], None]) -> StopTracing:

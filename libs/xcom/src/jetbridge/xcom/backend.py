@@ -19,6 +19,7 @@ import structlog
 from airflow.sdk.bases.xcom import BaseXCom
 from opentelemetry.trace import Span
 
+from jetbridge.telemetry.measures import XCOM_READ_BYTES, XCOM_WRITTEN_BYTES, tell
 from jetbridge.telemetry.spans import span
 from jetbridge.telemetry.tracing import tracer
 from jetbridge.xcom.errors import BadReferenceError
@@ -72,6 +73,7 @@ class ObjectStoreXComBackend(BaseXCom):
             )
             stored = store.put(name, spool, content_type="application/json")
             _describe(opened, stored.uri, stored.bytes)
+            tell(XCOM_WRITTEN_BYTES, stored.bytes)
         return Reference(
             uri=stored.uri, bytes=stored.bytes, sha256=stored.sha256, encoding=encoding
         ).document()
@@ -92,6 +94,7 @@ class ObjectStoreXComBackend(BaseXCom):
         with span(_tracer, "xcom get", kind="client") as opened, _spool(store) as spool:
             _describe(opened, reference.uri, reference.bytes)
             store.get(key, spool, expected_bytes=reference.bytes, sha256=reference.sha256)
+            tell(XCOM_READ_BYTES, reference.bytes)
             serialized = read_value(spool, reference.encoding)
         return BaseXCom.deserialize_value(_Result(serialized))
 

@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 import structlog
 from airflow.sdk.configuration import conf
 
+from jetbridge.telemetry.measures import LOG_UPLOADED_BYTES, tell
 from jetbridge.telemetry.spans import span
 from jetbridge.telemetry.tracing import in_trace, remote_context, tracer
 from jetbridge.xcom.errors import ObjectStoreError
@@ -67,6 +68,7 @@ class ObjectStoreTaskLog:
             bound.error("task log was not uploaded; it is still on this agent's disk", error=str(exc))
             return
         if stored is not None:
+            tell(LOG_UPLOADED_BYTES, stored.bytes)
             bound.info("task log uploaded", uri=stored.uri, bytes=stored.bytes)
 
     def _upload(self, path: os.PathLike[str] | str) -> StoredObject | None:

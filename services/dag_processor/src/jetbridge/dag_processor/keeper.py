@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -59,15 +59,21 @@ class Launch:
 
 
 class ManagerKeeper:
-    """Keeps one manager running and answers it."""
+    """Keeps one manager running and answers it; ``parsed`` is told how many seconds each parse took."""
 
     def __init__(
-        self, launch: Launch, leases: BundleLeases, session: DagProcessorSession, stuck_seconds: float
+        self,
+        launch: Launch,
+        leases: BundleLeases,
+        session: DagProcessorSession,
+        stuck_seconds: float,
+        parsed: Callable[[float], object],
     ) -> None:
         self._launch = launch
         self._leases = leases
         self._session = session
         self._stuck_seconds = stuck_seconds
+        self._parsed = parsed
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -164,7 +170,10 @@ class ManagerKeeper:
         if question.operation == wire.READ:
             status, content = await self._session.read(question.body.decode(), question.wait_seconds)
             return msgspec.msgpack.encode(Read(status=status, content=content))
-        with spans.asking(question):
+        parse = spans.parse_of(question)
+        if parse is not None:
+            self._parsed(parse.run_seconds)
+        with spans.asking(parse):
             return await self._session.relay(question.operation, question.body, question.wait_seconds)
 
 

@@ -32,7 +32,9 @@ from jetbridge.dag_processor.calls import DagProcessorClient, DagProcessorSessio
 from jetbridge.dag_processor.keeper import Launch, ManagerKeeper
 from jetbridge.dag_processor.leases import BundleLeases
 from jetbridge.dag_processor.settings import DagProcessorSettings
+from jetbridge.dag_processor.status import DagProcessorMetrics
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.status import Pulse, StatusPortError, watched
 from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
 
 log = structlog.get_logger(__name__)
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     return asyncio.run(run(settings, instance, mark))
             finally:
                 stop_tracing()
-    except (DataDirError, TokenFileError, TracingConfigurationError) as error:
+    except (DataDirError, TokenFileError, StatusPortError, TracingConfigurationError) as error:
         log.error("the Dag processor cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
     except StartCheckError as error:
@@ -77,10 +79,14 @@ async def run(settings: DagProcessorSettings, instance: str, mark: int) -> ExitC
     async with DagProcessorClient(settings.gateway, tls) as client:
         session = DagProcessorSession(client, Link(), _identity(settings, instance), settings)
         leases = BundleLeases(session)
-        keeper = ManagerKeeper(_launch(settings, instance, mark), leases, session, settings.stuck_seconds)
-        tasks.run("start of conversation", _converse(session, leases, keeper, tasks, stop))
-        code = await _serve(tasks, stop)
-        await keeper.stop(settings.stop_seconds, stop.hurry)
+        metrics, pulse = DagProcessorMetrics(leases), Pulse()
+        launch = _launch(settings, instance, mark)
+        keeper = ManagerKeeper(launch, leases, session, settings.stuck_seconds, metrics.parsed.observe)
+        tasks.run_forever("pulse", pulse.run())
+        with watched(metrics.all, settings.metrics_port, pulse.is_well):
+            tasks.run("start of conversation", _converse(session, leases, keeper, tasks, stop))
+            code = await _serve(tasks, stop)
+            await keeper.stop(settings.stop_seconds, stop.hurry)
         await tasks.cancel()
         if code is ExitCode.OK:
             await leases.give_back(GIVE_BACK_SECONDS)

@@ -59,6 +59,7 @@ class Audit:
         if outcome is not Outcome.CROSSED or CLASSES[data].closed is not Handling.ALWAYS:
             self._urgent = True
             self._metrics.boundary.labels(data.value, outcome.value).inc()
+            self._metrics.boundary_bytes.labels(data.value, outcome.value).inc(size)
 
     async def run(self) -> None:
         """Write what was counted, until cancelled."""

@@ -68,6 +68,7 @@ from jetbridge.gateway.terms import decide_terms
 from jetbridge.gateway.token_use import TokenUse
 from jetbridge.gateway.triggers import TriggerDesk
 from jetbridge.sealing.keyring import KEY_BYTES, Keyring
+from jetbridge.telemetry.status import Pulse
 
 _FIRST_READ_SECONDS = 30.0
 """100,000 records are read in a few seconds."""
@@ -188,6 +189,7 @@ async def _wire(
         "expiry of offers": matchmaker.run_expiry(),
         "use of tokens": uses.run(),
         "audit": audit.run(),
+        "pulse": Pulse().run(),
     }.items():
         background.start(name, task)
     await known.read()

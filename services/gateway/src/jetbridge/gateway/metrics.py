@@ -24,6 +24,9 @@ class GatewayMetrics:
         self.messages = self.all.counter(
             "work", "messages", "Messages pulled from WORK, by what became of them", ["outcome"]
         )
+        self.heartbeats = self.all.counter(
+            "taken", "heartbeats", "Heartbeats answered, by the agent's role", ["role"]
+        )
         self.accepted = self.all.counter("accepted", "leases", "Leases confirmed, repetitions included")
         self.reports = self.all.counter("taken", "reports", "Ends of leases recorded", ["outcome"])
         self.trigger_events = self.all.counter(
@@ -32,12 +35,18 @@ class GatewayMetrics:
         self.boundary = self.all.counter(
             "boundary", "records", "Data of classes that policies decide about", ["data", "outcome"]
         )
+        self.boundary_bytes = self.all.counter(
+            "boundary", "bytes", "Their size, as far as it was looked at", ["data", "outcome"]
+        )
         self.ended = self.all.counter(
             "ended", "agents", "Processes of agents whose end was told, by what they are since", ["health"]
         )
         self.lost = self.all.counter("lost", "leases", "Leases agents were told to stop")
         self.handover = self.all.histogram(
             "handover_delay", "seconds", "From the executor's publish to the offer, by both clocks"
+        )
+        self.accepting = self.all.histogram(
+            "accept_delay", "seconds", "From the offer to its confirmed accept, by both gateways' clocks"
         )
         self.proxied = self.all.histogram(
             "proxy_duration", "seconds", "Time of requests passed on to Airflow", ["method", "status"]

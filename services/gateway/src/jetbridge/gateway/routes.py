@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import msgspec
 import structlog
@@ -26,6 +27,7 @@ from jetbridge.contracts.api import (
 )
 from jetbridge.contracts.ids import InvalidIdError, LeaseKey
 from jetbridge.contracts.problems import ProblemType
+from jetbridge.contracts.records import WorkloadState
 from jetbridge.gateway import leases, openapi
 from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.bodies import BodyReader, json_response
@@ -66,7 +68,9 @@ def agent_routes(gateway: Gateway) -> APIRouter:
     async def heartbeat(request: Request) -> Response:
         caller = await agent_of(gateway, request)
         body = await heartbeats.read(request)
-        return json_response(await gateway.agents.heartbeat(body, caller))
+        answer = await gateway.agents.heartbeat(body, caller)
+        gateway.metrics.heartbeats.labels(caller.record.role).inc()
+        return json_response(answer)
 
     @router.post("/v1/agents/{name}/poll", **openapi.POLL)
     async def poll(request: Request) -> Response:
@@ -100,6 +104,9 @@ def lease_routes(gateway: Gateway) -> APIRouter:
             terms = gateway.terms_at(caller.record.site)
             record = await leases.accept(gateway.workloads, lease, caller.name, seen, terms)
         gateway.metrics.accepted.inc()
+        if seen and seen.record.state is WorkloadState.OFFERED:
+            delay = datetime.now(UTC) - seen.record.changed_at
+            gateway.metrics.accepting.observe(max(0.0, delay.total_seconds()))
         log.debug("lease.accepted", on_agent_lost=record.on_agent_lost)
         token = gateway.gatekeeper.credentials.issue_lease_token(lease, caller.name)
         longer = record.lease_seconds or None
@@ -149,7 +156,7 @@ def plane_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/metrics", **openapi.METRICS)
     async def metrics(request: Request) -> Response:
-        refresh(gateway.metrics, gateway.depths, gateway.gatekeeper.tokens)
+        refresh(gateway)
         body, content_type = gateway.metrics.all.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 

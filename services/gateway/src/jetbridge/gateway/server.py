@@ -19,7 +19,9 @@ from jetbridge.bus.settings import BusSettings
 from jetbridge.gateway.app import build_app
 from jetbridge.gateway.gateway import Gateway, open_gateway
 from jetbridge.gateway.http_protocol import bounded
+from jetbridge.gateway.scrape import reader
 from jetbridge.gateway.settings import GatewaySettings
+from jetbridge.telemetry.otlp_metrics import pushing
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +60,8 @@ async def serve(settings: GatewaySettings, bus_settings: BusSettings) -> int:
     listener = bind(settings)
     status = bind(settings, settings.status_port) if settings.status_port else None
     async with open_gateway(settings, bus_settings, fail) as gateway:
-        await run(gateway, listener, stop, status)
+        with pushing("gateway", reader(gateway)):
+            await run(gateway, listener, stop, status)
     return 1 if failed.is_set() else 0
 
 

@@ -46,6 +46,21 @@ def decide(
     return Action.FAIL if record.on_agent_lost in FAILS_WHEN_LOST else Action.RELEASE
 
 
+class Cause(StrEnum):
+    """Why a lease is taken back, as metrics have it."""
+
+    SILENT = "silent"
+    WAITED = "waited"
+    SEEN_TO_END = "seen-to-end"
+
+
+def cause(record: WorkloadRecord, holder: HealthRecord) -> Cause:
+    """Return why a lease is taken back from its holder."""
+    if holder.attested:
+        return Cause.SEEN_TO_END
+    return Cause.WAITED if record.lease_seconds else Cause.SILENT
+
+
 def reason(record: WorkloadRecord, holder: HealthRecord) -> str:
     """Say in one sentence, for the task's history, why its lease was taken back."""
     seen = "was seen to end" if holder.attested else "was lost"

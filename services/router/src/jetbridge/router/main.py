@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import sys
 
-from prometheus_client import start_http_server
-
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.errors import BusError
@@ -28,6 +26,8 @@ from jetbridge.router.requeue import through_bridge
 from jetbridge.router.rounds import Rounds
 from jetbridge.router.settings import RouterSettings
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.status import Pulse, StatusPortError, watched
+from jetbridge.telemetry.tracing import TracingConfigurationError, traced
 
 
 def main(argv: list[str]) -> int:
@@ -37,8 +37,9 @@ def main(argv: list[str]) -> int:
     ).parse_args(argv)
     configure_logging("router")
     try:
-        asyncio.run(_run(RouterSettings(), BusSettings()))
-    except BusError as exc:
+        with traced("router"):
+            asyncio.run(_run(RouterSettings(), BusSettings()))
+    except (BusError, StatusPortError, TracingConfigurationError) as exc:
         print(f"jetbridge router: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
     return 0
@@ -53,18 +54,19 @@ async def _run(settings: RouterSettings, bus_settings: BusSettings) -> None:
         lanes = await _lane_rounds(bus, store, workloads, health, metrics, settings)
         interval, agents = settings.round_interval_seconds, lanes.view.agents
         rounds = Rounds(workloads, health, store, requeue, metrics, interval, agents)
-        if settings.metrics_port:
-            start_http_server(settings.metrics_port, registry=metrics.metrics.registry)
-        await run_until_stopped(
-            workloads=workloads.run(),
-            health=health.run(),
-            agents=lanes.view.agents.run(),
-            orders=lanes.view.orders.run(),
-            lanes=lanes.view.lanes.run(),
-            policies=lanes.view.policies.mirror.run(),
-            rounds=rounds.run(),
-            lane_rounds=lanes.run(),
-        )
+        pulse = Pulse()
+        with watched(metrics.metrics, settings.metrics_port, pulse.is_well):
+            await run_until_stopped(
+                pulse=pulse.run(),
+                workloads=workloads.run(),
+                health=health.run(),
+                agents=lanes.view.agents.run(),
+                orders=lanes.view.orders.run(),
+                lanes=lanes.view.lanes.run(),
+                policies=lanes.view.policies.mirror.run(),
+                rounds=rounds.run(),
+                lane_rounds=lanes.run(),
+            )
 
 
 async def _lane_rounds(  # noqa: PLR0913, PLR0917 - what the two kinds of rounds share

@@ -11,7 +11,7 @@ class RouterMetrics:
     def __init__(self) -> None:
         self.metrics = Metrics("router")
         self.taken_back = self.metrics.counter(
-            "taken_back", "leases", "Leases taken back from lost agents.", ["action"]
+            "taken_back", "leases", "Leases taken back from lost agents.", ["action", "reason"]
         )
         self.requeued = self.metrics.counter("requeued", "workloads", "Workloads put back into the queue.")
         self.moved = self.metrics.counter(

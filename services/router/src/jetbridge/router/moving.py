@@ -28,8 +28,11 @@ from jetbridge.contracts.messages import WorkloadSubmitted
 from jetbridge.contracts.records import WorkloadRecord
 from jetbridge.contracts.subjects import band_of, lane_of
 from jetbridge.router.metrics import RouterMetrics
+from jetbridge.telemetry.spans import span
+from jetbridge.telemetry.tracing import remote_context, tracer
 
 log = structlog.get_logger(__name__)
+_tracer = tracer(__name__)
 
 BATCH = 64
 NOTHING_MORE_SECONDS = 2.0
@@ -85,8 +88,10 @@ class Mover:
         to = destination(workload.record)
         if to is None:
             return False  # not acknowledged, so it is there again for whoever may take it
-        await self.store.move(workload, (envelope, submitted), band_of(message.subject), to)
-        await _settle(message.ack())
+        about = {"jetbridge.workload": submitted.workload_id, "jetbridge.queue": to}
+        with span(_tracer, "router.move", context=remote_context(envelope.traceparent), attributes=about):
+            await self.store.move(workload, (envelope, submitted), band_of(message.subject), to)
+            await _settle(message.ack())
         await self._tell(workload, envelope, submitted, to, reason)
         return True
 

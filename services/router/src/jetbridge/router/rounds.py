@@ -22,11 +22,14 @@ from jetbridge.contracts.failover import WorkloadReleased
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import Outcome
 from jetbridge.contracts.records import AgentRecord, HealthRecord, WorkloadRecord
-from jetbridge.router.decisions import Action, decide, reason
+from jetbridge.router.decisions import Action, cause, decide, reason
 from jetbridge.router.metrics import RouterMetrics
 from jetbridge.router.silences import Silences
+from jetbridge.telemetry.spans import span
+from jetbridge.telemetry.tracing import current_traceparent, tracer
 
 log = structlog.get_logger(__name__)
+_tracer = tracer(__name__)
 
 Requeue = Callable[[WorkloadRecord], Awaitable[None]]
 """Puts a workload back into Airflow's queue; raises :class:`RequeueError` when that has to be tried again."""
@@ -91,12 +94,14 @@ class Rounds:
         return entry.record if entry else None
 
     async def _step(self, record: WorkloadRecord, action: Action) -> None:
+        about = {"jetbridge.workload": record.workload_id, "jetbridge.agent": record.agent or ""}
         try:
-            match action:
-                case Action.REQUEUE:
-                    await self._put_back(record)
-                case Action.RELEASE | Action.FAIL:
-                    await self._take_back(record, action)
+            with span(_tracer, f"router.{action.value}", attributes=about):
+                match action:
+                    case Action.REQUEUE:
+                        await self._put_back(record)
+                    case Action.RELEASE | Action.FAIL:
+                        await self._take_back(record, action)
         except LeaseLostError:
             return  # it ended or another router was faster; the mirror will show it
         except (BusError, RequeueError) as exc:
@@ -112,7 +117,7 @@ class Rounds:
             await self.store.finish(lease, record.agent or "", Outcome.FAILED, None, why)
         else:
             await self.store.release(lease, why)
-        self.metrics.taken_back.labels(action.value).inc()
+        self.metrics.taken_back.labels(action.value, cause(record, holder).value).inc()
         log.info("workload.taken_back", lease=str(lease), agent=record.agent, step=action.value, reason=why)
         event = WorkloadReleased(
             workload_id=record.workload_id,
@@ -123,7 +128,7 @@ class Rounds:
             action="fail" if action is Action.FAIL else "reroute",
             reason=why,
         )
-        await self.store.publish_event(event, f"{lease}.released")
+        await self.store.publish_event(event, f"{lease}.released", current_traceparent())
 
     async def _put_back(self, record: WorkloadRecord) -> None:
         await self.requeue(record)

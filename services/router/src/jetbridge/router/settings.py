@@ -18,5 +18,5 @@ class RouterSettings(BaseSettings):
         default=10.0, gt=0, description="Limit of one request to the bridge."
     )
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus); 0 means none."
+        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus) and /healthz; 0 means none."
     )

@@ -7,7 +7,6 @@ import asyncio
 import sys
 
 import redis.asyncio as redis
-from prometheus_client import start_http_server
 
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.beats import open_beats
@@ -27,6 +26,8 @@ from jetbridge.sentinel.silence import Limits, SilenceWatch
 from jetbridge.sentinel.states import States
 from jetbridge.sentinel.verdicts import Verdicts
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.status import Pulse, StatusPortError, watched
+from jetbridge.telemetry.tracing import TracingConfigurationError, traced
 
 MAX_GAP_LOOKS = 5
 """Looks that may be late together before the pause itself counts as not having listened."""
@@ -39,8 +40,9 @@ def main(argv: list[str]) -> int:
     ).parse_args(argv)
     configure_logging("sentinel")
     try:
-        return asyncio.run(_plane(SentinelSettings(), BusSettings()))
-    except BusError as exc:
+        with traced("sentinel"):
+            return asyncio.run(_plane(SentinelSettings(), BusSettings()))
+    except (BusError, StatusPortError, TracingConfigurationError) as exc:
         print(f"jetbridge sentinel: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
 
@@ -54,21 +56,22 @@ async def _plane(settings: SentinelSettings, bus_settings: BusSettings) -> int:
         client = redis.from_url(
             settings.redis_url.get_secret_value(), socket_timeout=settings.redis_timeout_seconds
         )
-        if settings.metrics_port:
-            start_http_server(settings.metrics_port, registry=verdicts.metrics.metrics.registry)
         beats = BucketMirror(bus, await open_beats(bus))
         lookout = Lookout(client, beats)
         orders = BucketMirror(bus, (await OrderStore.open(bus)).bucket)
         agents = BucketMirror(bus, (await AgentStore.open(bus)).bucket)
         states = States(mirror, orders, agents)
+        pulse, metrics = Pulse(), verdicts.metrics.metrics
         async with client:
-            await run_until_stopped(
-                health=mirror.run(),
-                beats=beats.run(),
-                orders=orders.run(),
-                agents=agents.run(),
-                watch=keep_watch(bus, lookout, verdicts, states, settings.look_interval_seconds),
-            )
+            with watched(metrics, settings.metrics_port, pulse.is_well):
+                await run_until_stopped(
+                    pulse=pulse.run(),
+                    health=mirror.run(),
+                    beats=beats.run(),
+                    orders=orders.run(),
+                    agents=agents.run(),
+                    watch=keep_watch(bus, lookout, verdicts, states, settings.look_interval_seconds),
+                )
     return 0
 
 

@@ -30,5 +30,5 @@ class SentinelSettings(BaseSettings):
     )
     look_interval_seconds: float = Field(default=1.0, gt=0, description="How often presence is read.")
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus); 0 means none."
+        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus) and /healthz; 0 means none."
     )

@@ -17,8 +17,11 @@ from jetbridge.contracts.presence import agent_of
 from jetbridge.contracts.records import Health, HealthRecord
 from jetbridge.sentinel.metrics import SentinelMetrics
 from jetbridge.sentinel.silence import Silence, SilenceWatch
+from jetbridge.telemetry.spans import span
+from jetbridge.telemetry.tracing import current_traceparent, tracer
 
 log = structlog.get_logger(__name__)
+_tracer = tracer(__name__)
 
 _SEVERITY = (Health.HEALTHY, Health.SUSPECT, Health.LOST, Health.GONE)
 
@@ -41,7 +44,9 @@ class Verdicts:
             verdict = self.watch.verdict(silence.seconds)
             before = self.mirror.get(health_key(agent, instance))
             if _changes(before, verdict, fresh=silence.fresh):
-                await self._change(before, agent, instance, verdict, silence.seconds)
+                about = {"jetbridge.agent": agent, "jetbridge.health": verdict.value}
+                with span(_tracer, "sentinel.verdict", attributes=about):
+                    await self._change(before, agent, instance, verdict, silence.seconds)
             if verdict is Health.GONE:
                 gone.append(member)
         return gone
@@ -73,7 +78,8 @@ class Verdicts:
         event = AgentHealthChanged(
             agent=agent, instance=instance, before=was, after=verdict.value, reason=record.reason
         )
-        await self.events.publish_event(event, f"{health_key(agent, instance)}.{revision}")
+        name = f"{health_key(agent, instance)}.{revision}"
+        await self.events.publish_event(event, name, current_traceparent())
 
 
 def _changes(before: Versioned[HealthRecord] | None, verdict: Health, *, fresh: bool) -> bool:

@@ -14,6 +14,7 @@ from collections import deque
 from threading import Lock
 
 from jetbridge.contracts.triggering import TriggerPollResponse, TriggerStart
+from jetbridge.telemetry.alive import touch_pulse
 from jetbridge.triggerer.outbox import Outbox
 
 
@@ -87,6 +88,7 @@ class Exchange:
     def came_round(self) -> None:
         """Note that the supervisor's loop is not stuck."""
         self._came_round = time.monotonic()
+        touch_pulse()
 
     @property
     def waker(self) -> socket.socket:

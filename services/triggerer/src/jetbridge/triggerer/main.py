@@ -18,9 +18,11 @@ from jetbridge.agent.prctl import hide_memory
 from jetbridge.agent.session import new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.start_checks import StartCheckError, run_start_checks
+from jetbridge.agent.status import measuring
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.sealing.keyring import KeyFileError, read_keyring
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.status import StatusPortError
 from jetbridge.telemetry.tracing import TracingConfigurationError
 from jetbridge.triggerer.airflow_env import airflow_env
 from jetbridge.triggerer.settings import TriggererSettings
@@ -55,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The runner is a fork, so it holds the mark's lock without being told.
             with leave_mark(settings, instance, ROLE):
                 code, again = _live(settings, inherited, instance)
-    except (DataDirError, TokenFileError, KeyFileError, TracingConfigurationError) as error:
+    except (
+        DataDirError,
+        TokenFileError,
+        KeyFileError,
+        StatusPortError,
+        TracingConfigurationError,
+    ) as error:
         log.error("the triggerer cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE
     except StartCheckError as error:
@@ -86,7 +94,7 @@ def _live(settings: TriggererSettings, inherited: Mapping[str, str], instance: s
     if settings.start_checks:
         run_start_checks(env)
     os.environ.clear()
-    os.environ.update(env | {INSTANCE_VARIABLE: instance})
+    os.environ.update(env | {INSTANCE_VARIABLE: instance} | measuring(settings))
     from jetbridge.triggerer.process import Next, live  # noqa: PLC0415 - imports Airflow, which reads env
 
     ending = live(settings, instance)

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import structlog
 
 from jetbridge.agent.errors import AgentError, ExitCode
+from jetbridge.agent.status import watched_agent
 from jetbridge.sealing.keyring import SiteKeys
 from jetbridge.telemetry.tracing import configure_tracing, preload_tracing
 from jetbridge.triggerer.airflow_env import execution_api
 from jetbridge.triggerer.exchange import Exchange
 from jetbridge.triggerer.network import Network
 from jetbridge.triggerer.settings import TriggererSettings
+from jetbridge.triggerer.status import TriggererMetrics
 from jetbridge.triggerer.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -65,8 +67,9 @@ def live(settings: TriggererSettings, instance: str) -> Ending:
     )
     network = Network(settings, exchange, instance)
     stop_tracing = configure_tracing("triggerer")  # after the fork: the runner has its own
+    metrics = TriggererMetrics(exchange)
     try:
-        with _signals(exchange):
+        with watched_agent(settings, metrics, metrics.is_well), _signals(exchange):
             supervisor.listen_to_exchange()
             _ = supervisor.client  # made before threads could make two
             network.start()

@@ -19,7 +19,7 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from jetbridge.agent.child_selector import ChildAwareSelector
 from jetbridge.contracts.problems import ProblemType
-from jetbridge.worker import memory, residue, site_client
+from jetbridge.worker import memory, residue, site_client, startup
 
 
 @attrs.define(kw_only=True)
@@ -41,6 +41,7 @@ class PromptActivitySubprocess(ActivitySubprocess):
 
     def _handle_request(self, msg: Any, log: Any, req_id: int) -> None:
         residue.left.note(msg)
+        startup.clock.spoken()
         try:
             super()._handle_request(msg, log, req_id)
         except ServerResponseError as exc:

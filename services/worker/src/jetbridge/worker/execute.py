@@ -39,7 +39,7 @@ from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
 
 from jetbridge.contracts.messages import Outcome
-from jetbridge.worker import memory, residue, site_client, traced
+from jetbridge.worker import log_ids, memory, residue, site_client, startup, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
 from jetbridge.worker.riding import supervise_riding
 from jetbridge.xcom.backend import xcom_store
@@ -110,14 +110,15 @@ def run(order: Order, server: str) -> Result:
     The task's own state is told to Airflow by Airflow's supervisor. ``server`` is the address of the
     Execution API. Never raises; blocks for as long as the workload runs.
     """
-    structlog.contextvars.clear_contextvars()
     residue.left.forget()
     memory.watch = memory.MemoryWatch(order.memory_limit_bytes)
     try:
+        log_ids.bind(order)
         workload = _read_workload(order)
         site = site_client.use(site_client.Site(order.opened))
         os.environ[LEASE_VARIABLE] = order.lease
         _use_prompt_coordinator(workload)
+        startup.clock.begin(order.accepted_at)
         with traced.supervised(order.traceparent):
             exit_code = _supervise(workload, order, server)
     except Exception as error:

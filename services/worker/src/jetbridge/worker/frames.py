@@ -106,6 +106,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ``traceparent`` continues the attempt's trace, if it is part of one.
     ``opened`` are the classes of data that policies let the workload send as they are.
     ``dag_id``: a supervisor that ran a task of this Dag may run another of it; empty for what is run alone.
+    ``accepted_at`` is when the lease was confirmed (CLOCK_MONOTONIC, the same for all processes).
     """
 
     lease: str
@@ -116,6 +117,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     opened: tuple[str, ...] = ()
     dag_id: str = ""
+    accepted_at: float = 0.0
 
     def __repr__(self) -> str:
         return f"Order(lease={self.lease!r}, token=***)"

@@ -22,11 +22,13 @@ from jetbridge.agent.session import Session, new_instance
 from jetbridge.agent.settings import load_settings
 from jetbridge.agent.side_tasks import SideTasks
 from jetbridge.agent.start_checks import StartCheckError, run_start_checks
+from jetbridge.agent.status import measuring, watched_agent
 from jetbridge.agent.stop import StopRequests
 from jetbridge.agent.token_file import read_token, warn_about_permissions
 from jetbridge.contracts.api import RegisterRequest
 from jetbridge.sealing.keyring import KeyFileError, read_keyring
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.status import StatusPortError
 from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
 from jetbridge.worker.delivery import Outboxes
@@ -34,7 +36,7 @@ from jetbridge.worker.forkserver_client import Launch
 from jetbridge.worker.frames import LOG_UPLOAD_SECONDS
 from jetbridge.worker.orphans import kill_orphans
 from jetbridge.worker.settings import WorkerSettings
-from jetbridge.worker.status import MeasuredKeeper, Pulse, StatusPortError, WorkerMetrics, served
+from jetbridge.worker.status import MeasuredKeeper, WorkerMetrics, WorkerPulse
 from jetbridge.worker.worker import Worker
 from jetbridge.xcom.errors import ObjectStoreSettingsError
 
@@ -107,9 +109,9 @@ async def run(settings: WorkerSettings, launch: Launch, instance: str) -> ExitCo
             stop_grace_seconds=settings.stop_grace_seconds,
             task_memory_bytes=settings.task_memory_mib << 20,
         )
-        pulse = Pulse(worker, metrics)
+        pulse = WorkerPulse(worker, metrics)
         tasks.run_forever("pulse", pulse.run())
-        with served(settings.metrics_port, metrics, pulse):
+        with watched_agent(settings, metrics, pulse.is_well):
             return await run_agent(session, worker, tasks, stop, _limits(settings))
 
 
@@ -151,6 +153,7 @@ def _launch(settings: WorkerSettings) -> Launch:
         client_cert=settings.client_cert,
         site_key_file=settings.site_key_file,
     )
+    env |= measuring(settings)
     return Launch(
         env=env,
         server=execution_api(settings.gateway),

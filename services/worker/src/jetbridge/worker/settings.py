@@ -36,13 +36,6 @@ class WorkerSettings(AgentSettings):
         "fifth of the worker's CPU time for short tasks. It ends earlier after a task that failed or asked "
         "for a connection or variable. 1 gives every task a supervisor of its own.",
     )
-    metrics_port: int = Field(
-        default=0,
-        ge=0,
-        le=65535,
-        description="Port of /metrics (Prometheus) and /healthz on all addresses; 0 means none: "
-        "nothing can connect to a worker then.",
-    )
     preload: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Modules to import once instead of in every task, for example pandas, by commas.",

@@ -14,6 +14,7 @@ away no new work comes anyway. The lease stays held, and in heartbeats, until th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -223,7 +224,9 @@ class Worker:
 
     async def _carry(self, lease: Lease, offer: Offer) -> None:
         """Take one lease from its offer to its end."""
-        structlog.contextvars.bind_contextvars(lease=lease.id, **msgspec.structs.asdict(offer.coordinates))
+        ti_id = LeaseKey.parse(lease.id).workload_id
+        about = msgspec.structs.asdict(offer.coordinates)
+        structlog.contextvars.bind_contextvars(lease=lease.id, ti_id=ti_id, **about)
         try:
             confirmed = await self._accept(lease)
             if confirmed is None:
@@ -306,7 +309,7 @@ class Worker:
         if self._terminated_because:
             lease.ended_because, lease.handed_over = self._terminated_because, self._handing_over
             lease.stopped.set()
-        lease.state = State.RUNNING
+        lease.state, accepted_at = State.RUNNING, time.monotonic()
         # A fork server that died is coming back; an order to stop must not have to wait for that.
         await first(self._processes.wait_ready(), lease.stopped.wait())
         if lease.stopped.is_set():
@@ -322,6 +325,7 @@ class Worker:
                 traceparent=traceparent,
                 opened=confirmed.opened,
                 dag_id=offer.coordinates.dag_id if offer.kind is WorkloadKind.TASK else "",
+                accepted_at=accepted_at,
             )
             return await self._processes.run(order, self._hold, lease.good_seconds)
 

@@ -49,6 +49,15 @@ def engine_answers() -> bool:
         return False
 
 
+def why_not() -> str:
+    """Say why no engine is used, for a head line."""
+    if os.environ.get(OFF_VARIABLE) == "0":
+        return f"{OFF_VARIABLE}=0"
+    if util.find_spec("testcontainers") is None:
+        return "testcontainers is not installed"
+    return f"no Docker engine answers at {os.environ.get('DOCKER_HOST', _DEFAULT_HOST)}"
+
+
 def _connect(host: str) -> socket.socket:
     url = urlsplit(host)
     if url.scheme != "unix":

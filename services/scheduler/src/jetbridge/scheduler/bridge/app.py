@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from prometheus_client import start_http_server
 
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.health import HealthStore
@@ -35,6 +34,7 @@ from jetbridge.scheduler.bridge.waiting import stand_in
 from jetbridge.scheduler.bridge.workloads import requeue_operation
 from jetbridge.sealing.keyring import KEY_BYTES, Keyring, Sealer
 from jetbridge.telemetry.metrics import Metrics
+from jetbridge.telemetry.status import Pulse, watched
 
 log = structlog.get_logger(__name__)
 
@@ -100,8 +100,10 @@ async def run(settings: BridgeSettings, bus_settings: BusSettings, metrics: Metr
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=metrics.registry)
+    pulse = Pulse()
+    beating = asyncio.create_task(pulse.run(), name="pulse")
     async with bridge(settings, bus_settings, metrics):
-        await stop.wait()
+        with watched(metrics, settings.metrics_port, pulse.is_well):
+            await stop.wait()
+    beating.cancel()
     log.info("bridge stopped")

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
     from jetbridge.scheduler.bridge.settings import BridgeSettings  # noqa: PLC0415
     from jetbridge.telemetry.logs import configure_logging  # noqa: PLC0415
     from jetbridge.telemetry.metrics import Metrics  # noqa: PLC0415
+    from jetbridge.telemetry.status import StatusPortError  # noqa: PLC0415
     from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing  # noqa: PLC0415
 
     configure_logging("bridge")  # after Airflow was imported, which sets up logging for itself
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
             asyncio.run(run(BridgeSettings(), BusSettings(), Metrics("bridge")))
         finally:
             stop_tracing()
-    except (BusError, TracingConfigurationError) as exc:
+    except (BusError, StatusPortError, TracingConfigurationError) as exc:
         print(f"jetbridge bridge: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
     return 0

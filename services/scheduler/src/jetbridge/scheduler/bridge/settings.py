@@ -37,5 +37,5 @@ class BridgeSettings(BaseSettings):
         default=20.0, gt=0, description="After SIGTERM: limit for requests in flight to finish."
     )
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus); 0 means none."
+        default=0, ge=0, le=65535, description="Port of /metrics (Prometheus) and /healthz; 0 means none."
     )

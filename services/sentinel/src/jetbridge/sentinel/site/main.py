@@ -35,8 +35,11 @@ from jetbridge.sentinel.site.processes import ProcessWatcher
 from jetbridge.sentinel.site.settings import SiteSentinelSettings
 from jetbridge.sentinel.site.telling import report_site, tell_ends
 from jetbridge.sentinel.site.view import SiteView
+from jetbridge.telemetry.alive import touch_pulse
 from jetbridge.telemetry.logs import configure_logging
+from jetbridge.telemetry.otlp_metrics import pushing
 from jetbridge.telemetry.status import serving
+from jetbridge.telemetry.tracing import TracingConfigurationError, traced
 
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge sentinel site"
@@ -55,9 +58,9 @@ def main(argv: Sequence[str]) -> int:
             warn_about_permissions(settings.token_file)
             hide_memory()
             instance = new_instance()
-            with leave_mark(settings, instance, ROLE):
+            with leave_mark(settings, instance, ROLE), traced("site-sentinel"):
                 return asyncio.run(run(settings, instance))
-    except (DataDirError, TokenFileError) as error:
+    except (DataDirError, TokenFileError, TracingConfigurationError) as error:
         log.error("the sentinel cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
     except OSError as error:
         log.error(  # noqa: TRY400 - likewise
@@ -74,7 +77,10 @@ async def run(settings: SiteSentinelSettings, instance: str) -> ExitCode:
     tls = tls_of(settings)
     async with SentinelClient(settings.gateway, tls) as client:
         session = SentinelSession(client, Link(), _identity(settings, instance), settings.token_file)
-        with serving(pages, settings.listen_host, settings.listen_port) as port:
+        with (
+            serving(pages, settings.listen_host, settings.listen_port) as port,
+            pushing("site-sentinel", metrics.metrics.registry.collect),
+        ):
             log.info("sentinel.watching", what=settings.watch, site=settings.site, port=port)
             _watch(settings, view, tasks, pages)
             tasks.run("start of conversation", _converse(session, view, tasks, metrics, stop))
@@ -107,6 +113,7 @@ def _watch(settings: SiteSentinelSettings, view: SiteView, tasks: SideTasks, pag
 async def _turn(pages: Pages) -> None:
     while True:
         pages.turned()
+        touch_pulse()
         await asyncio.sleep(TURN_SECONDS)
 
 
