@@ -10,7 +10,7 @@ from airflow.sdk.execution_time import comms
 from jetbridge.worker.residue import HARMLESS, Residue
 
 MESSAGES = get_args(get_args(comms.ToSupervisor)[0])
-SECRET = {
+SECRET = (
     comms.GetConnection,
     comms.GetVariable,
     comms.MaskSecret,
@@ -21,7 +21,7 @@ SECRET = {
     comms.TriggerDagRun,
     comms.RetryTask,
     comms.TaskState,
-}
+)
 
 
 def test_what_is_harmless_is_a_message_of_this_airflow():
