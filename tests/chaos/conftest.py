@@ -43,9 +43,8 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(scope="session")
-def shared_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    with make_world(tmp_path_factory.mktemp("chaos")) as world:
-        request.config.stash[_recoveries] = world.recoveries
+def shared_world(recoveries: Recoveries, tmp_path_factory: pytest.TempPathFactory):
+    with make_world(tmp_path_factory.mktemp("chaos"), recoveries) as world:
         yield world
 
 
@@ -60,7 +59,7 @@ def world(shared_world: World):
 
 @pytest.fixture(scope="session")
 def recoveries(request: pytest.FixtureRequest) -> Recoveries:
-    """Return the table, for scenarios that need a stack of their own."""
+    """Return the table of all scenarios, also of those that need a stack of their own."""
     return request.config.stash.setdefault(_recoveries, Recoveries())
 
 

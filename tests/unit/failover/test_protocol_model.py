@@ -4,6 +4,7 @@ Every way in which one task's hand-over can go, for small bounds: the invariants
 And with any one rule broken they do not, which shows that the model would notice.
 """
 
+import faulthandler
 import sys
 from pathlib import Path
 
@@ -44,9 +45,12 @@ def assert_right(rules, invariant=costs_a_retry):
         pytest.param(Rules(offers=(1, 1)), id="the second attempt too", marks=pytest.mark.long),
         # The plane counts a tick more than the agent, and more can happen within a lease.
         pytest.param(Rules(offers=(2, 0), lease=3, fence=2), id="longer leases", marks=pytest.mark.long),
+        # Half a million states, and a gigabyte for them.
+        pytest.param(Rules(offers=(2, 1)), id="all of it together", marks=pytest.mark.long),
     ],
 )
 def test_nothing_is_lost_nothing_runs_twice_at_once_and_no_retry_is_used_up(rules):
+    faulthandler.cancel_dump_traceback_later()  # the largest may take longer than a test that hangs
     ends = assert_right(rules).came_from
     assert any(state.current == 1 and state.ended for state in ends)  # a reroute was among it
 

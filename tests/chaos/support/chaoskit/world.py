@@ -117,7 +117,7 @@ class World:
 
 
 @contextmanager
-def make_world(directory: Path) -> Iterator[World]:
+def make_world(directory: Path, recoveries: Recoveries) -> Iterator[World]:
     """Start the stack; two routers and two sentinels, which :class:`DevStack` has one of."""
     options = StackOptions(
         dags=DAGS, agents=AGENTS, lease_seconds=LEASE_SECONDS, directory=directory / "stack"
@@ -133,4 +133,4 @@ def make_world(directory: Path) -> Iterator[World]:
             stack.client.await_dag(dag_id)
             stack.client.unpause(dag_id)
         (directory / "marks").mkdir()
-        yield World(stack, Recoveries(), directory / "marks", second)
+        yield World(stack, recoveries, directory / "marks", second)
