@@ -109,7 +109,9 @@ def test_inside(servers: Supervisor, tmp_path: Path) -> None:
 
 
 def _install_and_run(node: Node, store: s3.S3Server) -> None:
-    by_component = {pod.labels.get("app.kubernetes.io/component"): pod for pod in pods(node.objects)}
+    by_component: dict[str | None, PodTemplate] = {}
+    for pod in pods(node.objects):  # the plane's first; the agents' sentinel needs a Kubernetes API
+        by_component.setdefault(pod.labels.get("app.kubernetes.io/component"), pod)
     for job in ("bus-apply", "migrate"):
         pod = by_component[job]
         node.run(pod, pod.spec["containers"][0])
