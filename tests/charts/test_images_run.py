@@ -71,6 +71,7 @@ def values(chart: str, store: str) -> dict[str, Any]:
         loaded |= {"redis": {"existingSecret": "servers"}, "database": {"existingSecret": "servers"}}
         loaded["gateway"] |= {"tls": {"existingSecret": "tls"}, "service": {"port": 8443}}
         loaded["sentinel"] = {"env": [{"name": "JETBRIDGE_SENTINEL_METRICS_PORT", "value": "9091"}]}
+        loaded["bridge"] = {"env": [{"name": "JETBRIDGE_BRIDGE_METRICS_PORT", "value": "9092"}]}
         loaded["leases"] = {"leaseSeconds": 30}
     else:
         loaded["gateway"] = {"url": "https://localhost:8443", "ca": {"configMap": "ca"}}
