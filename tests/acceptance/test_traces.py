@@ -283,7 +283,8 @@ def test_metrics_arrive_too_with_what_the_run_did(runs, collector):
         count[point.name] += point.count
     attempts = 2 * ATTEMPTS.total()
     assert total["jetbridge_gateway_accepted_leases"] == attempts
-    assert count["jetbridge_gateway_accept_delay_seconds"] == attempts
+    # Not of an accept that is faster than the mirror of the gateway that takes it.
+    assert 0 < count["jetbridge_gateway_accept_delay_seconds"] <= attempts
     assert count["jetbridge_gateway_handover_delay_seconds"] == attempts
     assert count["jetbridge_worker_task_startup_seconds"] == attempts
     assert total["jetbridge_gateway_taken_heartbeats"] > 0

@@ -71,6 +71,7 @@ def values(chart: str, store: str) -> dict[str, Any]:
         loaded |= {"redis": {"existingSecret": "servers"}, "database": {"existingSecret": "servers"}}
         loaded["gateway"] |= {"tls": {"existingSecret": "tls"}, "service": {"port": 8443}}
         loaded["sentinel"] = {"env": [{"name": "JETBRIDGE_SENTINEL_METRICS_PORT", "value": "9091"}]}
+        loaded["bridge"] = {"env": [{"name": "JETBRIDGE_BRIDGE_METRICS_PORT", "value": "9092"}]}
         loaded["leases"] = {"leaseSeconds": 30}
     else:
         loaded["gateway"] = {"url": "https://localhost:8443", "ca": {"configMap": "ca"}}
@@ -109,7 +110,9 @@ def test_inside(servers: Supervisor, tmp_path: Path) -> None:
 
 
 def _install_and_run(node: Node, store: s3.S3Server) -> None:
-    by_component = {pod.labels.get("app.kubernetes.io/component"): pod for pod in pods(node.objects)}
+    by_component: dict[str | None, PodTemplate] = {}
+    for pod in pods(node.objects):  # the plane's first; the agents' sentinel needs a Kubernetes API
+        by_component.setdefault(pod.labels.get("app.kubernetes.io/component"), pod)
     for job in ("bus-apply", "migrate"):
         pod = by_component[job]
         node.run(pod, pod.spec["containers"][0])

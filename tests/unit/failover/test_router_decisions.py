@@ -6,7 +6,7 @@ import pytest
 
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.records import Health, HealthRecord, OnAgentLost, WorkloadRecord, WorkloadState
-from jetbridge.router.decisions import Action, decide, reason
+from jetbridge.router.decisions import Action, Cause, cause, decide, reason
 
 NOW = datetime.now(UTC)
 
@@ -87,3 +87,10 @@ def test_nobody_waited_for_an_agent_that_was_seen_to_end():
 def test_the_reason_names_the_agent_and_how_its_loss_is_known():
     assert reason(workload("leased"), holder(Health.LOST)) == "agent worker-1 was lost (why)"
     assert "was seen to end" in reason(workload("leased"), holder(Health.LOST, attested=True))
+
+
+def test_metrics_say_why_a_lease_was_taken_back():
+    held = workload(WorkloadState.LEASED)
+    assert cause(held, holder(Health.LOST)) is Cause.SILENT
+    assert cause(WAITING, holder(Health.LOST)) is Cause.WAITED
+    assert cause(WAITING, holder(Health.LOST, attested=True)) is Cause.SEEN_TO_END

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 from jetbridge.bus.kv import Versioned
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
@@ -76,15 +77,17 @@ def test_what_is_gone_is_shown_no_more(monkeypatch):
     tokens = Records(Versioned(token, 1))
     clock = [100.0]
     monkeypatch.setattr("jetbridge.gateway.depth.time.monotonic", lambda: clock[0])
-    depths = Depths(records)
-    refresh(metrics, depths, tokens)
+    gateway = SimpleNamespace(
+        metrics=metrics, depths=Depths(records), gatekeeper=SimpleNamespace(tokens=tokens)
+    )
+    refresh(gateway)
     text = metrics.all.render()[0].decode()
     assert 'jetbridge_gateway_waiting_workloads{queue="q"} 1.0' in text
     assert 'jetbridge_gateway_token_expiry_timestamp_seconds{token="t1"}' in text
     records.records.clear()
     tokens.records.clear()
     clock[0] += 1.0
-    refresh(metrics, depths, tokens)
+    refresh(gateway)
     text = metrics.all.render()[0].decode()
     assert 'queue="q"' not in text
     assert 'token="t1"' not in text

@@ -142,6 +142,9 @@ class Node:
             return True
         get = probe["httpGet"]
         port = next(p["containerPort"] for p in container["ports"] if p["name"] == get["port"])
+        if get["port"] == "metrics":  # moved where pods that share this network have the same
+            moved = [e["value"] for e in container["env"] if e["name"].endswith("_METRICS_PORT")]
+            port = moved[-1]
         url = f"{get.get('scheme', 'HTTP').lower()}://127.0.0.1:{port}{get['path']}"
         try:
             # A kubelet verifies no certificate either.
