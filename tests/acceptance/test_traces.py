@@ -9,16 +9,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections import Counter
-from pathlib import Path
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from jetbridge.devstack import trace_tree
-from jetbridge.devstack.agents import AgentSpec
-from jetbridge.devstack.otlp import Collector
 from jetbridge.devstack.ports import free_port
-from jetbridge.devstack.stack import DevStack, StackOptions
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +23,6 @@ DAG_ID = "traced"
 SECRET = b"m4rk3r-that-must-stay-here"
 PATIENCE_SECONDS = 180
 EVERY_DETAIL = {"airflow/task_span_detail_level": 2}
-AGENTS = (
-    AgentSpec(name="works"),
-    AgentSpec(name="waits", role="triggerer", queues=(), slots=10),
-    AgentSpec(name="parses", role="dag-processor", queues=()),
-)
 ATTEMPTS = Counter(make=1, take=1, fail=1, wait=2)  # one is deferred and resumed
 
 SCHEDULER, API, GATEWAY = "airflow-scheduler", "airflow-api-server", "jetbridge-gateway"
@@ -94,22 +86,13 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def collector():
-    with Collector() as collector:
-        yield collector
+def runs(collector, traced_site):
+    """
+    The spans of an ordinary run, and of one with all details, in which Airflow records exceptions.
 
-
-@pytest.fixture(scope="module")
-def runs(collector, tmp_path_factory):
-    """The spans of an ordinary run, and of one with all details, in which Airflow records exceptions."""
-    options = StackOptions(
-        dags=Path(__file__).parent / "traced_dags",
-        agents=AGENTS,
-        isolate=False,  # else the agents could not reach a collector on this machine
-        otlp_endpoint=collector.endpoint,
-        directory=tmp_path_factory.mktemp("traces"),
-    )
-    with DevStack(options) as stack:
+    The stack ends with it: only then has everything been exported that could be searched.
+    """
+    with ending(traced_site) as stack:
         stack.client.await_dag(DAG_ID)
         stack.client.unpause(DAG_ID)
         run_ids = [stack.client.trigger(DAG_ID, conf) for conf in ({}, EVERY_DETAIL)]
@@ -117,6 +100,14 @@ def runs(collector, tmp_path_factory):
             "failed"
         ] * 2
         return [complete(collector, run_id) for run_id in run_ids]
+
+
+@contextmanager
+def ending(stack):
+    try:
+        yield stack
+    finally:
+        stack.__exit__(None, None, None)
 
 
 def complete(collector, run_id):
