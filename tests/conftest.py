@@ -65,6 +65,7 @@ class GroupScheduling(LoadScopeScheduling):
         return group_of(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)  # there is none under `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
     """Schedule by group where ``--dist loadscope`` asks for scopes."""
     if config.getoption("dist") != "loadscope":
