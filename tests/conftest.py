@@ -1,12 +1,97 @@
-"""Fixtures for every test; the real servers come from ``jetbridge.devstack.pytest_plugin``."""
+"""
+Fixtures for every test, and in which order and by which process tests are run.
+
+The real servers come from ``jetbridge.devstack.pytest_plugin``.
+"""
 
 from __future__ import annotations
 
 import os
 from tempfile import TemporaryDirectory
 
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
 pytest_plugins = ["jetbridge.devstack.pytest_plugin"]
 
 # Importing Airflow creates this directory: before any test does, and not in the home of whoever runs them.
 _airflow_home = TemporaryDirectory(prefix="jetbridge-tests-airflow-")
 os.environ["AIRFLOW_HOME"] = _airflow_home.name
+
+TOGETHER = {
+    "tests/chaos/": "chaos",
+    "tests/acceptance/test_orders_pipeline.py": "site",
+    "tests/acceptance/test_dags_from_git.py": "site",
+    "tests/acceptance/test_deferred_tasks.py": "traced site",
+    "tests/acceptance/test_traces.py": "traced site",
+    "tests/integration/dag_processing/": "dag processing",
+    "tests/integration/triggers/": "triggers",
+}
+"""What shares a stack or a plane runs in one process, so that it is started once; else a file is a group."""
+
+FIRST = (
+    "tests/chaos/",
+    "tests/acceptance/test_survival.py",
+    *TOGETHER,
+    "tests/acceptance/",
+    "tests/integration/worker/",
+    "tests/integration/gateway/test_gateway_schemathesis.py",
+    "tests/unit/failover/test_protocol_model.py",
+    "tests/integration/",
+)
+"""What takes longest begins first, so that at the end no process waits for another's long group."""
+
+
+def group_of(nodeid: str) -> str:
+    """Return what a test belongs to: all tests of a group are run by one process, one after the other."""
+    file = nodeid.partition("::")[0]
+    return next((group for place, group in TOGETHER.items() if file.startswith(place)), file)
+
+
+def _turn(item: pytest.Item) -> int:
+    places = enumerate(FIRST)
+    return next((turn for turn, place in places if item.nodeid.startswith(place)), len(FIRST))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest groups first; within a file the order stays."""
+    items.sort(key=_turn)
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Hands out whole groups, in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none under `-p no:xdist`
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+    """Schedule by group where ``--dist loadscope`` asks for scopes."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their time
+    return GroupScheduling(config, log)
+
+
+_shared = pytest.StashKey[list[pytest.FixtureDef[object]]]()
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+    """Note the session fixtures of folders, which are not of use to the whole session."""
+    if fixturedef.scope == "session" and fixturedef.baseid.startswith("tests/"):
+        request.session.stash.setdefault(_shared, []).append(fixturedef)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """
+    End with a group what it shared.
+
+    A stack in which nothing happens any more still takes a part of a processor, and memory, from others.
+    """
+    if nextitem is None or group_of(nextitem.nodeid) == group_of(item.nodeid):
+        return
+    shared = item.session.stash.get(_shared, [])
+    while shared:
+        shared.pop().finish(item._request)

@@ -6,38 +6,24 @@ The whole system as real processes; the test pushes like anybody else.
 
 import logging
 import time
-from pathlib import Path
 
 import pytest
 
-from jetbridge.devstack.agents import AgentSpec
 from jetbridge.devstack.isolation import address_of, environments_of, reachable_from
-from jetbridge.devstack.stack import DevStack, StackOptions
 
 pytestmark = pytest.mark.slow
 
 log = logging.getLogger(__name__)
 DAG_ID = "versioned"
 RUN_SECONDS = 240
-AGENTS = (
-    AgentSpec(name="runs", slots=4),
-    AgentSpec(name="parses", role="dag-processor", queues=()),
-)
+PARSER = "parser"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    options = StackOptions(
-        dags=Path(__file__).parent / "versioned_dags",
-        agents=AGENTS,
-        git=True,
-        policy=("boundary.dag-docs=open",),  # the test looks at what the UI shows
-        directory=tmp_path_factory.mktemp("from-git"),
-    )
-    with DevStack(options) as stack:
-        stack.client.await_dag(DAG_ID)
-        stack.client.unpause(DAG_ID)
-        yield stack
+def stack(site):
+    site.client.await_dag(DAG_ID)
+    site.client.unpause(DAG_ID)
+    return site
 
 
 @pytest.fixture
@@ -98,7 +84,7 @@ def test_the_plane_runs_no_dag_processor_and_has_no_bundle(stack):
 
 
 def test_the_dag_processor_has_no_secret_of_the_plane_and_reaches_the_gateway_alone(stack):
-    parses = stack.agents["parses"]
+    parses = stack.agents[PARSER]
     secrets = [
         url.split("@")[0].rpartition(":")[2] for url in (stack.nats.url, stack.redis.url, stack.database_url)
     ]
@@ -112,10 +98,10 @@ def test_the_dag_processor_has_no_secret_of_the_plane_and_reaches_the_gateway_al
 
 
 def test_while_no_dag_processor_runs_the_plane_schedules_what_it_knows(stack, trigger):
-    stack.agents["parses"].process.kill()
+    stack.agents[PARSER].process.kill()
     run_id, directory = trigger()
     (directory / "go").touch()
     assert stack.await_run(DAG_ID, run_id, timeout_seconds=RUN_SECONDS, check=lambda: None) == "success"
-    stack.agents["parses"].process.start()
+    stack.agents[PARSER].process.start()
     third = release(stack, "third")
     wait(stack, lambda: shown(stack)[1] == third, "the push to show")

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from jetbridge.devstack.agents import AgentSpec
 from jetbridge.devstack.orders import client_of
-from jetbridge.devstack.stack import DevStack, StackOptions
 
 pytestmark = pytest.mark.slow
 
 DAG_ID = "deferred"
 RUN_SECONDS = 240
-FILES = {"AIRFLOW_CONN_FS_HERE": json.dumps({"conn_type": "fs", "extra": {"path": "/"}})}
-AGENTS = (
-    AgentSpec(name="works", environment=lambda _: FILES),
-    AgentSpec(name="waits", role="triggerer", queues=(), slots=100, environment=lambda _: FILES),
-)
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    options = StackOptions(
-        dags=Path(__file__).parent / "dags", agents=AGENTS, directory=tmp_path_factory.mktemp("deferred")
-    )
-    with DevStack(options) as stack:
-        stack.client.await_dag(DAG_ID)
-        stack.client.unpause(DAG_ID)
-        yield stack
+def stack(traced_site):
+    traced_site.client.await_dag(DAG_ID)
+    traced_site.client.unpause(DAG_ID)
+    return traced_site
 
 
 @pytest.fixture(scope="module")

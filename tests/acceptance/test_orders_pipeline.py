@@ -15,9 +15,7 @@ import pytest
 
 from jetbridge.devstack import attempts, orders, whereabouts
 from jetbridge.devstack.demo import AGENTS
-from jetbridge.devstack.home import workspace
 from jetbridge.devstack.isolation import address_of, environments_of, reachable_from
-from jetbridge.devstack.stack import DevStack, StackOptions
 
 pytestmark = pytest.mark.slow
 
@@ -27,15 +25,8 @@ ORDER_REGIONS = 4
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    options = StackOptions(
-        dags=workspace() / "examples" / "dags",
-        agents=AGENTS,
-        git=True,
-        directory=tmp_path_factory.mktemp("orders"),
-    )
-    with DevStack(options) as stack:
-        yield stack
+def stack(site):
+    return site
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,13 @@ import json
 import shutil
 import subprocess
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
 
 from jetbridge.devstack import trace_tree
-from jetbridge.devstack.agents import AgentSpec
-from jetbridge.devstack.otlp import Collector
 from jetbridge.devstack.ports import free_port
-from jetbridge.devstack.stack import DevStack, StackOptions
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +24,6 @@ DAG_ID = "traced"
 SECRET = b"m4rk3r-that-must-stay-here"
 PATIENCE_SECONDS = 180
 EVERY_DETAIL = {"airflow/task_span_detail_level": 2}
-AGENTS = (
-    AgentSpec(name="works"),
-    AgentSpec(name="waits", role="triggerer", queues=(), slots=10),
-    AgentSpec(name="parses", role="dag-processor", queues=()),
-)
 ATTEMPTS = Counter(make=1, take=1, fail=1, wait=2)  # one is deferred and resumed
 
 SCHEDULER, API, GATEWAY = "airflow-scheduler", "airflow-api-server", "jetbridge-gateway"
@@ -96,28 +87,13 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def collector():
-    with Collector() as collector:
-        yield collector
+def runs(collector, traced_site):
+    """
+    The spans of an ordinary run, and of one with all details, in which Airflow records exceptions.
 
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """Where the stack's processes leave their logs."""
-    return tmp_path_factory.mktemp("traces")
-
-
-@pytest.fixture(scope="module")
-def runs(collector, directory):
-    """The spans of an ordinary run, and of one with all details, in which Airflow records exceptions."""
-    options = StackOptions(
-        dags=Path(__file__).parent / "traced_dags",
-        agents=AGENTS,
-        isolate=False,  # else the agents could not reach a collector on this machine
-        otlp_endpoint=collector.endpoint,
-        directory=directory,
-    )
-    with DevStack(options) as stack:
+    The stack ends with it: only then has everything been exported that could be searched.
+    """
+    with ending(traced_site) as stack:
         stack.client.await_dag(DAG_ID)
         stack.client.unpause(DAG_ID)
         run_ids = [stack.client.trigger(DAG_ID, conf) for conf in ({}, EVERY_DETAIL)]
@@ -125,6 +101,14 @@ def runs(collector, directory):
             "failed"
         ] * 2
         return [complete(collector, run_id) for run_id in run_ids]
+
+
+@contextmanager
+def ending(stack):
+    try:
+        yield stack
+    finally:
+        stack.__exit__(None, None, None)
 
 
 def complete(collector, run_id):
@@ -246,11 +230,12 @@ def of_the_fork_server(line):
 
 
 @pytest.mark.parametrize("task", ["make", "take", "fail"])
-def test_lines_of_logs_are_found_by_the_ids_of_an_attempt(runs, directory, task):
+def test_lines_of_logs_are_found_by_the_ids_of_an_attempt(runs, traced_site, task):
     (attempt,) = [
         one for one in runs[0] if one.name == "worker.attempt" and one.attributes["airflow.task_id"] == task
     ]
     lease = attempt.attributes["jetbridge.lease"]
+    directory = traced_site.directory
     agent = [line for line in lines_of(directory, "agent-works.log", lease) if not of_the_fork_server(line)]
     ids = {"agent": "works", "ti_id": lease.partition(".")[0], "trace_id": attempt.trace}
     for line in agent:
@@ -281,8 +266,8 @@ def test_metrics_arrive_too_with_what_the_run_did(runs, collector):
     for point in last.values():
         total[point.name] += point.value
         count[point.name] += point.count
-    attempts = 2 * ATTEMPTS.total()
-    assert total["jetbridge_gateway_accepted_leases"] == attempts
+    attempts = total["jetbridge_gateway_accepted_leases"]
+    assert attempts >= 2 * ATTEMPTS.total()  # other files' attempts came before
     # Not of an accept that is faster than the mirror of the gateway that takes it.
     assert 0 < count["jetbridge_gateway_accept_delay_seconds"] <= attempts
     assert count["jetbridge_gateway_handover_delay_seconds"] == attempts

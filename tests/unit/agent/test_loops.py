@@ -169,8 +169,8 @@ async def test_a_change_of_state_is_told_at_once(session, gateway, role):
         await gateway.until(lambda: gateway.called("heartbeat"))
         role.draining = True
         role.state_changed.set()
-        await gateway.until(lambda: len(gateway.called("heartbeat")) == 2)
-    assert gateway.called("heartbeat")[1].body.draining
+        # The last one: on a slow machine the first may have been tried twice.
+        await gateway.until(lambda: gateway.called("heartbeat")[-1].body.draining)
 
 
 async def test_heartbeats_go_on_after_an_outage(session, gateway, role):

@@ -84,7 +84,8 @@ def test_bases_are_pinned_and_the_result_runs_as_nobody_special(path: Path) -> N
 def test_no_secret_and_no_download_but_of_packages(path: Path) -> None:
     for word, rest in instructions(path):
         assert word != "ADD"
-        assert not re.search(r"https?://|curl|wget|password|token=", rest, re.IGNORECASE)
+        elsewhere = rest.replace("http://127.0.0.1:", "")  # a health check asks its own container
+        assert not re.search(r"https?://|curl|wget|password|token=", elsewhere, re.IGNORECASE)
 
 
 def _folder(package: str) -> str:

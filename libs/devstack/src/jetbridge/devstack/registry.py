@@ -1,4 +1,4 @@
-"""What the bus says of agents, asked from outside with the bus library."""
+"""What the bus says of agents, and what lets them in, from outside with the bus library."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.settings import BusSettings
+from jetbridge.bus.tokens import DEFAULT_LIFE, TokenStore
 
 
 def is_registered(nats_url: str, agent: str) -> bool:
@@ -19,3 +20,15 @@ async def _is_registered(nats_url: str, agent: str) -> bool:
     async with open_bus(BusSettings(url=nats_url), "jetbridge-devstack") as bus:
         store = await AgentStore.open(bus)
         return await store.get(agent) is not None
+
+
+def new_token(nats_url: str, name: str) -> str:
+    """Make the same token as ``jetbridge token create --name``."""
+    return asyncio.run(_new_token(nats_url, name))
+
+
+async def _new_token(nats_url: str, name: str) -> str:
+    async with open_bus(BusSettings(url=nats_url), "jetbridge-devstack") as bus:
+        tokens = await TokenStore.open(bus)
+        token, _ = await tokens.create(name, DEFAULT_LIFE)
+        return str(token)
