@@ -74,24 +74,31 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return GroupScheduling(config, log)
 
 
-_shared = pytest.StashKey[list[pytest.FixtureDef[object]]]()
-
-
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
-    """Note the session fixtures of folders, which are not of use to the whole session."""
-    if fixturedef.scope == "session" and fixturedef.baseid.startswith("tests/"):
-        request.session.stash.setdefault(_shared, []).append(fixturedef)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+class SharedByFolders:
     """
-    End with a group what it shared.
+    Ends with a group of tests what its folder's session fixtures have started.
 
-    A stack in which nothing happens any more still takes a part of a processor, and memory, from others.
+    A stack in which nothing happens any more still takes a part of a processor, and memory, from others. A
+    plugin of its own: hooks of this file are not called for what belongs to the whole session.
     """
-    if nextitem is None or group_of(nextitem.nodeid) == group_of(item.nodeid):
-        return
-    shared = item.session.stash.get(_shared, [])
-    while shared:
-        shared.pop().finish(item._request)
+
+    def __init__(self) -> None:
+        self._set_up: list[pytest.FixtureDef[object]] = []
+
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> None:
+        """Note the session fixtures of folders; those of plugins are of use to the whole session."""
+        if fixturedef.scope == "session" and fixturedef.baseid.startswith("tests/"):
+            self._set_up.append(fixturedef)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """End them, the last first."""
+        if nextitem is None or group_of(nextitem.nodeid) == group_of(item.nodeid):
+            return
+        while self._set_up:
+            self._set_up.pop().finish(item._request)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the above."""
+    config.pluginmanager.register(SharedByFolders())
