@@ -6,6 +6,7 @@ The real servers come from ``jetbridge.devstack.pytest_plugin``.
 
 from __future__ import annotations
 
+import atexit
 import os
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ pytest_plugins = ["jetbridge.devstack.pytest_plugin"]
 # Importing Airflow creates this directory: before any test does, and not in the home of whoever runs them.
 _airflow_home = TemporaryDirectory(prefix="jetbridge-tests-airflow-")
 os.environ["AIRFLOW_HOME"] = _airflow_home.name
+atexit.register(_airflow_home.cleanup)  # else it says at the end that nobody did
 
 TOGETHER = {
     "tests/chaos/": "chaos",
