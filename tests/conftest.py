@@ -10,6 +10,7 @@ import atexit
 import os
 from tempfile import TemporaryDirectory
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -19,6 +20,12 @@ pytest_plugins = ["jetbridge.devstack.pytest_plugin"]
 _airflow_home = TemporaryDirectory(prefix="jetbridge-tests-airflow-")
 os.environ["AIRFLOW_HOME"] = _airflow_home.name
 atexit.register(_airflow_home.cleanup)  # else it says at the end that nobody did
+
+# Properties are about what is right. How long an example takes says what else the machine does at the moment.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 
 TOGETHER = {
     "tests/chaos/": "chaos",
