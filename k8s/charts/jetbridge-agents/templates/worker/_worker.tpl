@@ -15,6 +15,8 @@ logs (10 s) and reports (5 s), then 10 s to spare.
 {{- include "agents.labelsEnv" $worker.labels }}
 - name: JETBRIDGE_AGENT_TASK_MEMORY_MIB
   value: {{ $worker.taskMemoryMiB | quote }}
+- name: JETBRIDGE_AGENT_TASKS_PER_SUPERVISOR
+  value: {{ $worker.tasksPerSupervisor | quote }}
 - name: JETBRIDGE_AGENT_METRICS_PORT
   value: {{ $worker.metricsPort | quote }}
 - name: JETBRIDGE_AGENT_DRAIN_SECONDS
