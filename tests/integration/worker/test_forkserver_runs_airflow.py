@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import time
+import uuid
 
 import msgspec
 import psutil
@@ -42,7 +43,13 @@ class Warm:
     async def start(self, spec, good_seconds=0.0, dag_id="probes"):
         lease = lease_of(spec)
         spec_json = msgspec.Raw(msgspec.json.encode(spec))
-        order = Order(lease=lease, spec=spec_json, token=f"token-of-{lease}", dag_id=dag_id)
+        order = Order(
+            lease=lease,
+            spec=spec_json,
+            token=f"token-of-{lease}",
+            dag_id=dag_id,
+            traceparent=f"00-{uuid.uuid4().hex}-{'1' * 16}-01",  # as Airflow's, traced or not
+        )
         return await self.keeper.run(order, good_for(self.good_for_seconds), good_seconds)
 
     async def shown(self, name):

@@ -129,7 +129,7 @@ def run(order: Order, server: str) -> Result:
     if exit_code:
         reason = KILLED if exit_code == -signal.SIGKILL else ""
         return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code, reason=reason)
-    again = not (order.outbox or order.traceparent or site.has_keys) and residue.left.is_harmless
+    again = not (order.outbox or traced.is_on() or site.has_keys) and residue.left.is_harmless
     return Result(outcome=Outcome.SUCCEEDED, exit_code=exit_code, again=again)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from jetbridge.telemetry.exporters import exporter_names
 from jetbridge.telemetry.tracing import (
     StopTracing,
     TracingConfigurationError,
@@ -37,6 +38,14 @@ def preload() -> None:
         log.error("tasks are not traced", reason=str(error))  # noqa: TRY400 - the reason is the message
 
 
+def is_on() -> bool:
+    """Whether spans are exported here: then a supervisor has a thread and a connection after its task."""
+    try:
+        return bool(exporter_names("traces"))
+    except TracingConfigurationError:
+        return False  # the fork server's log says so
+
+
 @contextmanager
 def supervised(traceparent: str) -> Iterator[None]:
     """
@@ -47,7 +56,7 @@ def supervised(traceparent: str) -> Iterator[None]:
     if not traceparent:
         yield
         return
-    stops = _begin_after_next_fork()
+    stops = _begin_after_next_fork() if is_on() else []
     try:
         with continuing(traceparent):
             yield
