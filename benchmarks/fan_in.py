@@ -15,7 +15,6 @@ import json
 import os
 import random
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from one_gateway import (
     gateway,
     memory,
     new_workload,
+    percentiles_ms,
     say,
     session_to,
     until,
@@ -132,7 +132,7 @@ async def _figures(running: Running, crowd: Crowd, before: int, offers: int) -> 
         "kib_per_agent": round((during - before) / count / 1024, 1),
         "cpu_percent": round(100 * share, 1),
         "cpu_percent_per_1000_agents": round(100_000 * share / count, 2),
-        "offer_ms": _summary(latencies),
+        "offer_ms": percentiles_ms(latencies),
     }
 
 
@@ -148,11 +148,6 @@ async def _offer(running: Running, crowd: Crowd, offers: int) -> Sequence[float]
         async with asyncio.timeout(60):
             latencies.append(await waiting - begun)
     return latencies
-
-
-def _summary(seconds: Sequence[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {f"p{share}": round(1000 * cuts[share - 1], 1) for share in (50, 95, 99)}
 
 
 def main() -> int:

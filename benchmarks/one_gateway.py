@@ -7,9 +7,10 @@ import json
 import os
 import secrets
 import ssl
+import statistics
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,6 +182,12 @@ def _start(
     process.start()
     process.wait_ready(listens(process, port))
     return process, f"https://{HOST}:{port}"
+
+
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+    """Return the percentiles that people ask for."""
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {f"p{share}": round(1000 * cuts[share - 1], 2) for share in (50, 95, 99)}
 
 
 def say(text: str) -> None:

@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import secrets
-import statistics
 import sys
 import tempfile
 import time
@@ -24,7 +23,17 @@ from typing import Any
 
 import aiohttp
 import uvloop
-from one_gateway import HOST, Agent, Running, cpu_seconds, gateway, new_workload, say, session_to
+from one_gateway import (
+    HOST,
+    Agent,
+    Running,
+    cpu_seconds,
+    gateway,
+    new_workload,
+    percentiles_ms,
+    say,
+    session_to,
+)
 
 from jetbridge.bus.workloads import WorkloadStore
 from jetbridge.devstack.ports import free_port
@@ -132,7 +141,7 @@ async def measure(per_second: float, tasks: int, rounds: int) -> dict[str, Any]:
                 direct += await at_a_rate(beside, per_second, ROUND_SECONDS)
                 through += await at_a_rate(ways, per_second, ROUND_SECONDS)
             most = await as_fast_as_possible(running, ways, 4000)
-    figures = {"direct_ms": _summary(direct), "through_ms": _summary(through)}
+    figures = {"direct_ms": percentiles_ms(direct), "through_ms": percentiles_ms(through)}
     added = {
         share: round(figures["through_ms"][share] - value, 2) for share, value in figures["direct_ms"].items()
     }
@@ -157,11 +166,6 @@ def _start_upstream(supervisor: Supervisor) -> str:
     process = supervisor.start("upstream", command)
     process.wait_ready(listens(process, port))
     return f"http://{HOST}:{port}"
-
-
-def _summary(seconds: Sequence[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {f"p{share}": round(1000 * cuts[share - 1], 2) for share in (50, 95, 99)}
 
 
 def main() -> int:

@@ -213,6 +213,7 @@ async def until_it_answers(client) -> None:
                 return
 
 
+@pytest.mark.usefixtures("bus")
 async def test_what_is_missing_is_told_in_one_sentence(environment, nats_url):
     password = nats_url.partition("@")[0].rpartition(":")[2]
     for changes, expected in (

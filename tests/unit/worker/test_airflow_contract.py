@@ -51,6 +51,9 @@ print(json.dumps({
     "execute_task": parameters(coordinator._PythonCoordinator.execute_task),
     "start": parameters(supervisor.ActivitySubprocess.start),
     "service_subprocess": parameters(supervisor.ActivitySubprocess._service_subprocess),
+    "child_started": parameters(supervisor.ActivitySubprocess._on_child_started),
+    "heartbeat_fields": sorted(one.name for one in supervisor.ActivitySubprocess.__attrs_attrs__
+        if one.name.startswith("_last_")),
     "selector_is_a_field": "selector" in parameters(supervisor.ActivitySubprocess),
     "waits_on_the_heartbeat_interval": supervisor.MIN_HEARTBEAT_INTERVAL,
     "missing_preloads": [name for name in PRELOADED_MODULES if not preloads(name)],
@@ -142,6 +145,9 @@ def test_how_tasks_are_coordinated(airflow):
     # Called between two waits; a watch over the task's memory hangs on it.
     assert airflow["service_subprocess"] == ["self", "max_wait_time", "raise_on_timeout", "expect_signal"]
     assert airflow["waits_on_the_heartbeat_interval"] > 0
+    # The first heartbeat is put off when the start was answered.
+    assert airflow["child_started"] == ["self", "ti", "dag_rel_path", "bundle_info", "sentry_integration"]
+    assert airflow["heartbeat_fields"] == ["_last_heartbeat_attempt", "_last_successful_heartbeat"]
 
 
 def test_what_is_preloaded_exists(airflow):

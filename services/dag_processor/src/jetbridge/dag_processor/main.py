@@ -35,7 +35,7 @@ from jetbridge.dag_processor.settings import DagProcessorSettings
 from jetbridge.dag_processor.status import DagProcessorMetrics
 from jetbridge.telemetry.logs import configure_logging
 from jetbridge.telemetry.status import Pulse, StatusPortError, watched
-from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
+from jetbridge.telemetry.tracing import TracingConfigurationError, traced
 
 log = structlog.get_logger(__name__)
 PROGRAM = "jetbridge dag-processor"
@@ -55,13 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             hide_memory()
             if settings.start_checks:
                 run_start_checks(airflow_env(os.environ, settings))
-            stop_tracing = configure_tracing("dag-processor")
             instance = new_instance()
-            try:
-                with leave_mark(settings, instance, ROLE) as mark:
-                    return asyncio.run(run(settings, instance, mark))
-            finally:
-                stop_tracing()
+            with traced("dag-processor"), leave_mark(settings, instance, ROLE) as mark:
+                return asyncio.run(run(settings, instance, mark))
     except (DataDirError, TokenFileError, StatusPortError, TracingConfigurationError) as error:
         log.error("the Dag processor cannot start", reason=str(error))  # noqa: TRY400 - the reason is the message
         return ExitCode.USAGE

@@ -16,7 +16,7 @@ from jetbridge.gateway.airflow_tokens import SigningKeyError
 from jetbridge.gateway.server import ListenError, serve
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.telemetry.logs import configure_logging
-from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
+from jetbridge.telemetry.tracing import TracingConfigurationError, traced
 
 _FLAGS = ("host", "port", "tls_cert_file", "tls_key_file", "airflow_url", "airflow_jwt_secret_file")
 USAGE_ERROR = 2
@@ -32,12 +32,8 @@ def main(argv: list[str]) -> int:
         return _fail(_sentences(exc), USAGE_ERROR)
     configure_logging("gateway")
     try:
-        stop_tracing = configure_tracing("gateway")
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(serve(settings, bus_settings))
-        finally:
-            stop_tracing()
+        with traced("gateway"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve(settings, bus_settings))
     except (BusError, SigningKeyError, ListenError, TracingConfigurationError) as exc:
         return _fail(str(exc), 1)
 

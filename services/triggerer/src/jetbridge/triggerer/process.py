@@ -18,7 +18,7 @@ import structlog
 from jetbridge.agent.errors import AgentError, ExitCode
 from jetbridge.agent.status import watched_agent
 from jetbridge.sealing.keyring import SiteKeys
-from jetbridge.telemetry.tracing import configure_tracing, preload_tracing
+from jetbridge.telemetry.tracing import preload_tracing, traced
 from jetbridge.triggerer.airflow_env import execution_api
 from jetbridge.triggerer.exchange import Exchange
 from jetbridge.triggerer.network import Network
@@ -66,17 +66,17 @@ def live(settings: TriggererSettings, instance: str) -> Ending:
         site_keys=SiteKeys(settings.site_key_file) if settings.site_key_file else None,
     )
     network = Network(settings, exchange, instance)
-    stop_tracing = configure_tracing("triggerer")  # after the fork: the runner has its own
     metrics = TriggererMetrics(exchange)
-    try:
-        with watched_agent(settings, metrics, metrics.is_well), _signals(exchange):
-            supervisor.listen_to_exchange()
-            _ = supervisor.client  # made before threads could make two
-            network.start()
-            supervisor.run()
-            return _end(settings, supervisor, network)
-    finally:
-        stop_tracing()
+    with (
+        traced("triggerer"),  # after the fork: the runner has its own
+        watched_agent(settings, metrics, metrics.is_well),
+        _signals(exchange),
+    ):
+        supervisor.listen_to_exchange()
+        _ = supervisor.client  # made before threads could make two
+        network.start()
+        supervisor.run()
+        return _end(settings, supervisor, network)
 
 
 def _end(settings: TriggererSettings, supervisor: Supervisor, network: Network) -> Ending:

@@ -32,7 +32,7 @@ class Workload:
     fenced: bool = False
     handed_over: bool = False
 
-    def ended_well(self, result: Result) -> Exited:
+    def ended_as(self, result: Result) -> Exited:
         """Say how it ended in its supervisor's words."""
         return Exited(
             lease=self.lease, outcome=result.outcome, exit_code=result.exit_code, reason=result.reason
@@ -40,7 +40,7 @@ class Workload:
 
     def ended(self, result: Result | None, status: int, *, lease_is_over: bool) -> Exited:
         """Say how it ended with its supervisor, which left ``result`` or nothing and had ``status``."""
-        how = self.ended_well(result) if result else self._unsaid(status)
+        how = self.ended_as(result) if result else self._unsaid(status)
         if self.handed_over and how.outcome is not Outcome.SUCCEEDED:
             return self._abandoned(status, HANDED_OVER)
         # Who comes too late to kill it was frozen, and the kernel has done it.

@@ -217,7 +217,7 @@ class ForkServer:
             self._selector.unregister(supervisor.channel)
         elif said.again and workload and not (workload.fenced or workload.handed_over):
             del self._workloads[supervisor.pid]
-            self.tell(workload.ended_well(said))
+            self.tell(workload.ended_as(said))
             # After a SIGTERM it is of no more use: the signal may still be on its way.
             supervisor.dismiss() if workload.told_to_stop else self._waiting.put(supervisor)
 

@@ -29,7 +29,7 @@ from jetbridge.contracts.api import RegisterRequest
 from jetbridge.sealing.keyring import KeyFileError, read_keyring
 from jetbridge.telemetry.logs import configure_logging
 from jetbridge.telemetry.status import StatusPortError
-from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing
+from jetbridge.telemetry.tracing import TracingConfigurationError, traced
 from jetbridge.worker.airflow_env import airflow_env, execution_api, log_store
 from jetbridge.worker.delivery import Outboxes
 from jetbridge.worker.forkserver_client import Launch
@@ -60,13 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             adopt_orphans()
             launch = _launch(settings)
             check_site(settings, launch.env)
-            stop_tracing = configure_tracing("worker")
             instance = new_instance()
-            try:
-                with leave_mark(settings, instance, ROLE) as mark:
-                    return asyncio.run(run(settings, marked(launch, instance, mark), instance))
-            finally:
-                stop_tracing()
+            with traced("worker"), leave_mark(settings, instance, ROLE) as mark:
+                return asyncio.run(run(settings, marked(launch, instance, mark), instance))
     except (
         DataDirError,
         TokenFileError,

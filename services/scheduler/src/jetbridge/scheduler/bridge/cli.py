@@ -24,15 +24,12 @@ def main(argv: list[str]) -> int:
     from jetbridge.telemetry.logs import configure_logging  # noqa: PLC0415
     from jetbridge.telemetry.metrics import Metrics  # noqa: PLC0415
     from jetbridge.telemetry.status import StatusPortError  # noqa: PLC0415
-    from jetbridge.telemetry.tracing import TracingConfigurationError, configure_tracing  # noqa: PLC0415
+    from jetbridge.telemetry.tracing import TracingConfigurationError, traced  # noqa: PLC0415
 
     configure_logging("bridge")  # after Airflow was imported, which sets up logging for itself
     try:
-        stop_tracing = configure_tracing("bridge")
-        try:
+        with traced("bridge"):
             asyncio.run(run(BridgeSettings(), BusSettings(), Metrics("bridge")))
-        finally:
-            stop_tracing()
     except (BusError, StatusPortError, TracingConfigurationError) as exc:
         print(f"jetbridge bridge: {exc}", file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
