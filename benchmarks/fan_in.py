@@ -48,6 +48,9 @@ DEFAULT_INTERVAL_SECONDS = 5.0
 LEASE_INTERVALS = 24
 """As the defaults: 120 s to 5 s."""
 
+CONNECTIONS_OF_AN_AGENT = 2
+OTHER_FILES = 200
+
 REGISTERING_AT_ONCE = 50
 MEASURE_SECONDS = 20.0
 
@@ -119,9 +122,7 @@ async def _figures(running: Running, crowd: Crowd, before: int, offers: int) -> 
     async with session_to(running) as session:
         held = f"jetbridge_gateway_held_polls {float(count)}"
         await until(session, f"{running.url}/metrics", held, seconds=300)
-    await asyncio.sleep(
-        crowd.interval_seconds
-    )  # every agent has sent a heartbeat, so has its second connection
+    await asyncio.sleep(crowd.interval_seconds)  # each has sent a heartbeat, so has its second connection
     cpu, started = cpu_seconds(running.gateway), time.monotonic()
     await asyncio.sleep(MEASURE_SECONDS)  # the thing that is measured
     share = (cpu_seconds(running.gateway) - cpu) / (time.monotonic() - started)
@@ -150,6 +151,13 @@ async def _offer(running: Running, crowd: Crowd, offers: int) -> Sequence[float]
     return latencies
 
 
+def most_agents() -> int:
+    """Return how many agents' connections this machine allows a process; the gateway inherits the limit."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return (hard - OTHER_FILES) // CONNECTIONS_OF_AN_AGENT
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure one gateway with many agents; prints JSON.")
     parser.add_argument("--agents", default="100,1000,10000", help="sizes, separated by commas")
@@ -157,12 +165,13 @@ def main() -> int:
     parser.add_argument("--offers", type=int, default=200)
     parser.add_argument("--write", type=Path, help="keep the document and draw a picture in this directory")
     arguments = parser.parse_args()
-    # Two connections for each agent, on both sides.
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = most_agents()
     results = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for agents in map(int, arguments.agents.split(",")):
+        for asked in map(int, arguments.agents.split(",")):
+            agents = min(asked, most)
+            if agents < asked:
+                say(f"{agents} agents in place of {asked}: no more files may be open here (ulimit -Hn)")
             for queues in map(int, arguments.queues.split(",")):
                 results.append(runner.run(measure(agents, queues, arguments.offers)))
                 say(json.dumps(results[-1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,24 +37,27 @@ def component_of(name: str) -> str:
     return next((component for start, component in COMPONENTS.items() if name.startswith(start)), name)
 
 
-def cpu_seconds(*supervisors: Supervisor) -> Counter[str]:
+Key = Callable[[str], str]
+
+
+def cpu_seconds(*supervisors: Supervisor, key: Key = component_of) -> Counter[str]:
     """Return what the processes of each component have used, ended children included."""
     used: Counter[str] = Counter()
     for name, process in _family(*supervisors):
         with _gone_is_fine():
             times = process.cpu_times()
-            used[component_of(name)] += (
+            used[key(name)] += (
                 times.user + times.system + times.children_user + times.children_system
             )
     return used
 
 
-def pss_mib(*supervisors: Supervisor) -> Counter[str]:
+def pss_mib(*supervisors: Supervisor, key: Key = component_of) -> Counter[str]:
     """Return the memory of each component; what processes share is divided among them."""
     used: Counter[str] = Counter()
     for name, process in _family(*supervisors):
         with _gone_is_fine():
-            used[component_of(name)] += process.memory_full_info().pss / MIB
+            used[key(name)] += process.memory_full_info().pss / MIB
     return used
 
 

@@ -1,7 +1,5 @@
 """The operations of Dag processor agents."""
 
-# ruff: noqa: FAST003 - path parameters are checked against the contract's patterns, not decoded by FastAPI
-
 from __future__ import annotations
 
 import asyncio
@@ -22,6 +20,7 @@ from jetbridge.gateway import openapi
 from jetbridge.gateway.bodies import BodyReader, json_response
 from jetbridge.gateway.bundles import require_dag_processor
 from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.plain import plain_router
 from jetbridge.gateway.problems import ProblemError
 from jetbridge.gateway.proxy_rules import PREFIX
 from jetbridge.gateway.routes import agent_of
@@ -124,7 +123,7 @@ _OPERATIONS = (
 
 def dag_processor_routes(gateway: Gateway) -> APIRouter:
     """Return ``/v1/agents/{name}/bundles`` and ``…/airflow``."""
-    router, desk = APIRouter(tags=["dag processors"]), gateway.bundles
+    router, desk = plain_router("dag processors"), gateway.bundles
     claims = BodyReader(ClaimBundlesRequest, _SMALL_BYTES, gateway.settings.read_seconds)
 
     @router.post("/v1/agents/{name}/bundles/claim", **openapi.CLAIM_BUNDLES)

@@ -1,7 +1,5 @@
 """The operations of the API: who may call, what is read, which function does it, what is answered."""
 
-# ruff: noqa: FAST003 - path parameters are checked against the contract's patterns, not decoded by FastAPI
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -33,6 +31,7 @@ from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.bodies import BodyReader, json_response
 from jetbridge.gateway.gateway import Gateway
 from jetbridge.gateway.origin import origin_of
+from jetbridge.gateway.plain import plain_router
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.proxy_rules import METHODS
 from jetbridge.gateway.scrape import refresh
@@ -48,7 +47,7 @@ _LEASE_BYTES = 16 << 10
 
 def agent_routes(gateway: Gateway) -> APIRouter:
     """Return ``/v1/agents``."""
-    router, settings = APIRouter(tags=["agents"]), gateway.settings
+    router, settings = plain_router("agents"), gateway.settings
     registration = BodyReader(RegisterRequest, _REGISTER_BYTES, settings.read_seconds)
     heartbeats = BodyReader(HeartbeatRequest, settings.max_body_bytes, settings.read_seconds)
     polls = BodyReader(PollRequest, settings.max_body_bytes, settings.read_seconds)
@@ -90,7 +89,7 @@ def agent_routes(gateway: Gateway) -> APIRouter:
 
 def lease_routes(gateway: Gateway) -> APIRouter:
     """Return ``/v1/leases``."""
-    router, settings = APIRouter(tags=["leases"]), gateway.settings
+    router, settings = plain_router("leases"), gateway.settings
     accepts = BodyReader(AcceptRequest, _LEASE_BYTES, settings.read_seconds)
     reports = BodyReader(ReportRequest, _LEASE_BYTES, settings.read_seconds)
 
@@ -132,7 +131,7 @@ def lease_routes(gateway: Gateway) -> APIRouter:
 
 def execution_routes(gateway: Gateway) -> APIRouter:
     """Return ``/execution``."""
-    router = APIRouter(tags=["execution"])
+    router = plain_router("execution")
 
     @router.api_route("/execution/{path:path}", methods=list(METHODS), include_in_schema=False)
     async def execution(request: Request) -> Response:
@@ -143,14 +142,14 @@ def execution_routes(gateway: Gateway) -> APIRouter:
 
 def plane_routes(gateway: Gateway) -> APIRouter:
     """Return health and metrics, for the plane's own orchestrator and Prometheus."""
-    router = APIRouter(tags=["plane"])
+    router = plain_router("plane")
 
     @router.get("/healthz", **openapi.HEALTHZ)
-    async def healthz() -> Response:
+    async def healthz(_request: Request) -> Response:
         return _no_store(gateway.health)
 
     @router.get("/readyz", **openapi.READYZ)
-    async def readyz() -> Response:
+    async def readyz(_request: Request) -> Response:
         readiness = await gateway.readiness.read()
         return _no_store(readiness, 503 if readiness.status == "unready" else 200)
 

@@ -15,6 +15,7 @@ from jetbridge.gateway import openapi
 from jetbridge.gateway.bodies import json_response
 from jetbridge.gateway.depth import waited_seconds
 from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.plain import plain_router
 from jetbridge.gateway.problems import ProblemError, unavailable
 from jetbridge.gateway.scope_rules import check_role_and_queues
 
@@ -26,7 +27,7 @@ _MAX_QUEUE = 256
 
 def scaling_routes(gateway: Gateway) -> APIRouter:
     """Return ``/v1/depth``."""
-    router = APIRouter(tags=["scaling"])
+    router = plain_router("scaling")
     by_role: dict[str, Ask] = {
         "worker": lambda queues: _of_workers(gateway, queues),
         "triggerer": gateway.triggers.depth,

@@ -1,7 +1,5 @@
 """The operations of sentinel agents."""
 
-# ruff: noqa: FAST003 - path parameters are checked against the contract's patterns, not decoded by FastAPI
-
 from __future__ import annotations
 
 from fastapi import APIRouter
@@ -12,6 +10,7 @@ from jetbridge.contracts import sites
 from jetbridge.gateway import openapi
 from jetbridge.gateway.bodies import BodyReader, json_response
 from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.plain import plain_router
 from jetbridge.gateway.routes import agent_of, bus_problems
 
 _DEATH_BYTES = 8 << 10
@@ -20,7 +19,7 @@ _DEATH_BYTES = 8 << 10
 
 def sentinel_routes(gateway: Gateway) -> APIRouter:
     """Return ``/v1/agents/{name}/deaths`` and ``…/site``."""
-    router, settings = APIRouter(tags=["sentinels"]), gateway.settings
+    router, settings = plain_router("sentinels"), gateway.settings
     deaths = BodyReader(sites.AttestDeathRequest, _DEATH_BYTES, settings.read_seconds)
     reports = BodyReader(sites.SiteReportRequest, settings.max_body_bytes, settings.read_seconds)
 

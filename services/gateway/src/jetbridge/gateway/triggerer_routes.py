@@ -1,7 +1,5 @@
 """The operations of triggerer agents."""
 
-# ruff: noqa: FAST003 - path parameters are checked against the contract's patterns, not decoded by FastAPI
-
 from __future__ import annotations
 
 from fastapi import APIRouter
@@ -14,6 +12,7 @@ from jetbridge.gateway import openapi
 from jetbridge.gateway.auth import Caller
 from jetbridge.gateway.bodies import BodyReader, json_response
 from jetbridge.gateway.gateway import Gateway
+from jetbridge.gateway.plain import plain_router
 from jetbridge.gateway.problems import ProblemError
 from jetbridge.gateway.routes import agent_of
 
@@ -25,7 +24,7 @@ _EVENTS_BYTES = 4 << 20
 
 def triggerer_routes(gateway: Gateway) -> APIRouter:
     """Return ``/v1/agents/{name}/triggerer`` and ``…/triggers``."""
-    router, settings, desk = APIRouter(tags=["triggerers"]), gateway.settings, gateway.triggers
+    router, settings, desk = plain_router("triggerers"), gateway.settings, gateway.triggers
     attaches = BodyReader(triggering.AttachRequest, _SMALL_BYTES, settings.read_seconds)
     polls = BodyReader(triggering.TriggerPollRequest, settings.max_body_bytes, settings.read_seconds)
     events = BodyReader(triggering.TriggerEventsRequest, _EVENTS_BYTES, settings.read_seconds)
