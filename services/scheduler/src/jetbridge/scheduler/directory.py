@@ -7,24 +7,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
-import msgspec
-from nats.errors import Error as NatsError
-
-from jetbridge.bus.agents import AgentStore
-from jetbridge.bus.connection import open_bus
-from jetbridge.bus.errors import BusError
-from jetbridge.bus.settings import BusSettings
 from jetbridge.contracts.records import AgentRecord
 
-LIMIT_SECONDS = 1.0
-"""For the whole look-up: a person waits for the page."""
+if TYPE_CHECKING:
+    from jetbridge.bus.settings import BusSettings
 
 KNOWN_SECONDS = 60.0
 UNKNOWN_SECONDS = 15.0
 """After a failure nobody waits again for this long. A page with a running task asks every second."""
-
-_TROUBLE = (BusError, NatsError, OSError, TimeoutError, msgspec.DecodeError)
 
 
 @dataclass(frozen=True)
@@ -52,19 +44,10 @@ class AgentDirectory:
             return known.record
 
     def _look_up(self, name: str) -> AgentRecord | None:
+        # Each process of Airflow imports this with its logging, and hardly any ever asks: the clients of NATS
+        # took a tenth of the start of all of them.
+        from jetbridge.scheduler.lookup import look_up  # noqa: PLC0415
+
         # In a thread of its own, for the caller's may be running an event loop.
         with ThreadPoolExecutor(1, "jetbridge-directory") as thread:
-            return thread.submit(asyncio.run, self._ask(name)).result()
-
-    async def _ask(self, name: str) -> AgentRecord | None:
-        settings = self._settings or BusSettings()
-        limits = {
-            "connect_timeout_seconds": LIMIT_SECONDS / 2,
-            "request_timeout_seconds": LIMIT_SECONDS / 2,
-        }
-        try:
-            async with open_bus(settings.model_copy(update=limits), "jetbridge-log-reader") as bus:
-                found = await (await AgentStore.open(bus)).get(name)
-        except _TROUBLE:
-            return None
-        return found.record if found else None
+            return thread.submit(asyncio.run, look_up(name, self._settings)).result()
