@@ -50,7 +50,7 @@ def measure(contender: Contender, idle_seconds: float) -> Figures:
         for dag_id in ("burst", "chain"):
             stack.client.await_dag(dag_id)
             stack.client.unpause(dag_id)
-        # Whatever is slow the first time only: Celery's sixteen processes import Airflow with their first task.
+        # Whatever is slow the first time only: Celery's processes import Airflow with its first task.
         run(stack, "burst")
         return {
             "idle": idle(supervisors, idle_seconds),

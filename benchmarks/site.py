@@ -1,8 +1,8 @@
 """
 What runs while nothing happens: a whole execution plane, and the plane's own services, process by process.
 
-One agent of each role, one gateway, the router and the plane's sentinel, on real servers. Prints one JSON document:
-CPU as a share of one core, and memory as PSS, where what processes share is divided among them.
+One agent of each role, one gateway, the router and the plane's sentinel, on real servers. Prints one JSON
+document: CPU as a share of one core, and memory as PSS, where what processes share is divided among them.
 """
 
 from __future__ import annotations

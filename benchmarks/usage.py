@@ -46,9 +46,7 @@ def cpu_seconds(*supervisors: Supervisor, key: Key = component_of) -> Counter[st
     for name, process in _family(*supervisors):
         with _gone_is_fine():
             times = process.cpu_times()
-            used[key(name)] += (
-                times.user + times.system + times.children_user + times.children_system
-            )
+            used[key(name)] += times.user + times.system + times.children_user + times.children_system
     return used
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from airflow.sdk import dag, task
 
 BURST = 200
-CHAIN = 20
+CHAIN = 30
 
 
 @dag(schedule=None, catchup=False, max_active_tasks=BURST)
