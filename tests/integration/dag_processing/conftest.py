@@ -8,8 +8,6 @@ database, to compare.
 import json
 import secrets
 import ssl
-import subprocess
-import sys
 import time
 import uuid
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from jetbridge.devstack import airflow as devstack_airflow
+from jetbridge.devstack.console import airflow_console
 from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.plane import (
     EVERYTHING_OPEN,
@@ -57,10 +56,17 @@ class Database:
 
     url: str
     environment: dict[str, str]
+    _kept: psycopg.Connection | None = None
 
     def rows(self, query, *parameters):
-        with psycopg.connect(self.url, row_factory=dict_row) as connection:
-            return connection.execute(query, parameters).fetchall()
+        # One connection for all questions: tests ask until something is so, and connecting costs both sides.
+        if self._kept is None or self._kept.closed:
+            self._kept = psycopg.connect(self.url, row_factory=dict_row, autocommit=True)
+        return self._kept.execute(query, parameters).fetchall()
+
+    def close(self):
+        if self._kept is not None:
+            self._kept.close()
 
     def answers(self):
         try:
@@ -99,6 +105,7 @@ class Servers:
     plane: Plane
     secrets: devstack_airflow.Secrets
     directory: Path
+    databases: list = field(default_factory=list)
 
     def database(self, name, dags):
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
@@ -108,7 +115,8 @@ class Servers:
                 )
             )
         url = urlsplit(self.admin_url)._replace(path=f"/{name}").geturl()
-        return Database(url, self.airflow_environment(name, url, dags))
+        self.databases.append(Database(url, self.airflow_environment(name, url, dags)))
+        return self.databases[-1]
 
     def airflow_environment(self, name, url, dags):
         options = devstack_airflow.AirflowOptions(
@@ -151,6 +159,8 @@ def open_servers(directory):
             environment = found.airflow_environment("migrate", url, directory)
             devstack_airflow.migrate(supervisor, server, environment)
         yield found
+        for database in found.databases:
+            database.close()
 
 
 @dataclass
@@ -347,18 +357,7 @@ def _dag_source(dag_id, *, tasks=("task",), schedule=None, **kwargs):
 
 @pytest.fixture(scope="session")
 def in_airflow(plane):
-    """Run a script as a process of Airflow's on the plane, as its scheduler would; return what it prints."""
+    """Run a script in a process of Airflow's on the plane, as its scheduler would; returns what it prints."""
 
-    def run(script, *arguments):
-        done = subprocess.run(
-            [sys.executable, "-c", script, *arguments],
-            env=base_environment(plane.database.environment),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    with airflow_console(base_environment(plane.database.environment)) as console:
+        yield console.run

@@ -109,6 +109,7 @@ class AirflowClient:
         what: str,
         *,
         timeout_seconds: float,
+        every_seconds: float = _POLL_SECONDS,
         check: Callable[[], None] = lambda: None,
     ) -> T:
         """
@@ -125,7 +126,7 @@ class AirflowClient:
             if time.monotonic() > deadline:
                 msg = f"waited {timeout_seconds:.0f} s for {what}"
                 raise WaitError(msg)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(every_seconds)
 
     def _pages(self, path: str, key: str) -> list[Json]:
         found: list[Json] = []

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import IntFlag
+from enum import IntEnum
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -61,8 +61,12 @@ class Rules:
     """How often each TI id is offered to agent ``a`` at most."""
 
 
-class Fact(IntFlag):
-    """What is true of a lease that agent ``a`` tried to accept, besides what its record says."""
+class Fact(IntEnum):
+    """
+    What is true of a lease that agent ``a`` tried to accept, besides what its record says.
+
+    Bits, as plain numbers: operations on ``IntFlag`` took a fifth of the exploration.
+    """
 
     SENT = 0
     CONFIRMED = 1
