@@ -31,6 +31,7 @@ TOGETHER = {
     "tests/chaos/": "chaos",
     "tests/acceptance/test_orders_pipeline.py": "site",
     "tests/acceptance/test_dags_from_git.py": "site",
+    "tests/acceptance/test_survival.py": "site",  # the last, for what it breaks
     "tests/acceptance/test_deferred_tasks.py": "traced site",
     "tests/acceptance/test_traces.py": "traced site",
     "tests/integration/dag_processing/": "dag processing",
@@ -40,7 +41,6 @@ TOGETHER = {
 
 FIRST = (
     "tests/chaos/",
-    "tests/acceptance/test_survival.py",
     *TOGETHER,
     "tests/acceptance/",
     "tests/integration/worker/",

@@ -43,6 +43,7 @@ def site(tmp_path_factory):
         tmp_path_factory.mktemp("site-dags"),
         workspace() / "examples" / "dags",
         HERE / "versioned_dags",
+        HERE / "dags" / "held.py",
     )
     options = StackOptions(
         dags=dags,

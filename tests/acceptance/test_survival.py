@@ -14,26 +14,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jetbridge.devstack.agents import AgentSpec
-from jetbridge.devstack.stack import DevStack, StackOptions
+from jetbridge.devstack.stack import DevStack
 
 pytestmark = pytest.mark.slow
 
 DAG_ID = "held"
 WIDTH = 4
 PATIENCE_SECONDS = 120
-AGENTS = (AgentSpec(name="one", slots=WIDTH), AgentSpec(name="two", slots=WIDTH))
+STAYS, LEAVES = "east", "west"
+"""The workers; both serve the queue, with enough slots for all tasks."""
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    options = StackOptions(
-        dags=Path(__file__).parent / "dags", agents=AGENTS, directory=tmp_path_factory.mktemp("survival")
-    )
-    with DevStack(options) as stack:
-        stack.client.await_dag(DAG_ID)
-        stack.client.unpause(DAG_ID)
-        yield stack
+def stack(site):
+    site.client.await_dag(DAG_ID)
+    site.client.unpause(DAG_ID)
+    return site
 
 
 @dataclass
@@ -176,7 +172,7 @@ def test_redis_is_away_for_a_whole_run(stack, held_run):
 
 
 def test_an_agent_told_to_stop_finishes_its_tasks_and_takes_no_new_ones(stack, held_run):
-    leaving = stack.agents["two"].process
+    leaving = stack.agents[LEAVES].process
     held_run.trigger()
     held_run.await_started()
     leaving.ask_to_stop()
@@ -185,7 +181,7 @@ def test_an_agent_told_to_stop_finishes_its_tasks_and_takes_no_new_ones(stack, h
     assert leaving.wait(PATIENCE_SECONDS) == 0
     held_run.assert_all_ran_exactly_once()
     instances = stack.client.task_instances(DAG_ID, held_run.run_id)
-    assert {one["hostname"] for one in instances if one["task_id"] == "total"} == {"one"}
+    assert {one["hostname"] for one in instances if one["task_id"] == "total"} == {STAYS}
     leaving.start()
 
 
@@ -206,9 +202,8 @@ def test_a_task_killed_by_the_kernel_fails_and_the_others_end(stack, held_run):
 def held_task_process(stack):
     children = [
         child
-        for agent in stack.agents.values()
-        if agent.process.alive
-        for child in psutil.Process(agent.process.pid).children(recursive=True)
+        for name in (STAYS, LEAVES)
+        for child in psutil.Process(stack.agents[name].process.pid).children(recursive=True)
     ]
     # The task's own process is a leaf of agent → fork server → supervisor → task.
     return next(child for child in children if not child.children())
