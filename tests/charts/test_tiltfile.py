@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +18,6 @@ from jetbridge.bus import agents_cli
 
 WRITABLE_ON_PURPOSE = "containers_are_locked_down"
 PATIENCE_SECONDS = 60
-RESTART_SECONDS = 3.0
-"""From a saved file to the new process. The best of three counts: the machine may be busy."""
 
 
 @pytest.fixture(scope="module", params=[{}, {"grafana": True}, {"jaeger": False}], ids=str)
@@ -216,41 +210,6 @@ esac
     assert [line.split()[7] for line in asked] == ["unpause", "unpause", "trigger", "list-runs", "list-runs"]
 
 
-def test_a_changed_file_starts_the_service_again(tmp_path: Path) -> None:
-    """The dev images' entry point, run for real with a stand-in for `jetbridge gateway`."""
-    sources, log, bin_directory = tmp_path / "src", tmp_path / "log", tmp_path / "bin"
-    sources.mkdir()
-    bin_directory.mkdir()
-    stand_in = bin_directory / "jetbridge"
-    stand_in.write_text(f"#!/bin/sh\necho started $* >> {log}\nexec sleep 600\n")
-    stand_in.chmod(0o755)
-    env = {**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}", "RELOAD_SOURCES": str(sources)}
-    script = ROOT / "k8s" / "images" / "dev" / "reload.py"
-    process = subprocess.Popen([sys.executable, str(script), "jetbridge", "gateway", "--port", "1"], env=env)
-    try:
-        _await(lambda: _lines(log) == ["started gateway --port 1"])
-        number = itertools.count()
-
-        def changed_and_started() -> bool:
-            # Again and again: the watcher may begin to look only after the first change.
-            (sources / "module.py").write_text(f"x = {next(number)}\n")
-            return len(_lines(log)) > 1
-
-        _await(changed_and_started, every_seconds=2)
-        assert min(_restart_seconds(sources, log) for _ in range(3)) < RESTART_SECONDS
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=PATIENCE_SECONDS)
-
-
-def test_what_is_meant_to_end_ends() -> None:
-    script = ROOT / "k8s" / "images" / "dev" / "reload.py"
-    ended = subprocess.run(
-        [sys.executable, str(script), "sh", "-c", "exit 7"], check=False, timeout=PATIENCE_SECONDS
-    )
-    assert ended.returncode == 7
-
-
 def test_every_service_of_the_charts_is_reloaded(objects: tuple[Manifest, ...]) -> None:
     text = (ROOT / "k8s" / "images" / "dev" / "reload.py").read_text()
     for pod in pods(objects):
@@ -260,27 +219,6 @@ def test_every_service_of_the_charts_is_reloaded(objects: tuple[Manifest, ...]) 
                 in_full = words[0] in {"airflow", "jetbridge"}
                 command = (words[0], words[1]) if in_full else ("jetbridge", words[0])
                 assert str(command).replace("'", '"') in text
-
-
-def _restart_seconds(sources: Path, log: Path) -> float:
-    """Return how long after a change the service was started again."""
-    before, begun = len(_lines(log)), time.monotonic()
-    (sources / "module.py").write_text(f"x = {begun}\n")
-    _await(lambda: len(_lines(log)) > before)
-    seconds = time.monotonic() - begun
-    time.sleep(1)  # whatever else the watcher makes of this change is over
-    return seconds
-
-
-def _lines(log: Path) -> list[str]:
-    return log.read_text().splitlines() if log.exists() else []
-
-
-def _await(condition: Callable[[], bool], every_seconds: float = 0.05) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(every_seconds)
 
 
 def test_charts_are_the_ones_of_the_repository(tilt: Recording) -> None:
