@@ -7,16 +7,12 @@ Everything is real, the spans come by OTLP; where there is a Jaeger on PATH it h
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections import Counter
 from contextlib import contextmanager, suppress
 
-import httpx
 import pytest
 
 from jetbridge.devstack import trace_tree
-from jetbridge.devstack.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -280,43 +276,11 @@ def test_metrics_arrive_too_with_what_the_run_did(runs, collector):
     assert [body for body in collector.raw_metrics if SECRET in body] == []
 
 
-@pytest.fixture
-def jaeger(tmp_path):
-    binary = shutil.which("jaeger-all-in-one")
-    if binary is None:
-        pytest.skip("there is no 'jaeger-all-in-one' on PATH to read the traces back from")
-    otlp, query, admin, grpc = (free_port() for _ in range(4))
-    options = {
-        "--collector.otlp.http.host-port": otlp,
-        "--collector.otlp.grpc.host-port": grpc,
-        "--query.http-server.host-port": query,
-        "--query.grpc-server.host-port": free_port(),
-        "--collector.http-server.host-port": free_port(),
-        "--collector.grpc-server.host-port": free_port(),
-        "--http-server.host-port": free_port(),
-        "--processor.jaeger-binary.server-host-port": free_port(),
-        "--processor.jaeger-compact.server-host-port": free_port(),
-        "--processor.zipkin-compact.server-host-port": free_port(),
-        "--admin.http.host-port": admin,
-    }
-    words = [f"{name}=127.0.0.1:{port}" for name, port in options.items()]
-    with (tmp_path / "jaeger.log").open("wb") as log:
-        process = subprocess.Popen([binary, *words], stdout=log, stderr=log)
-    try:
-        transport = httpx.HTTPTransport(retries=10)
-        with httpx.Client(transport=transport, timeout=60) as client:
-            yield client, f"http://127.0.0.1:{otlp}", f"http://127.0.0.1:{query}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def test_jaeger_shows_the_same(runs, collector, jaeger):
-    client, otlp, query = jaeger
     for body in collector.raw:
-        client.post(f"{otlp}/v1/traces", content=body, headers={"content-type": "application/x-protobuf"})
+        jaeger.take(body)
     trace = runs[0]
-    (shown,) = client.get(f"{query}/api/traces/{trace[0].trace}").json()["data"]
+    shown = jaeger.trace(trace[0].trace, len(trace))
     services = {name: process["serviceName"] for name, process in shown["processes"].items()}
     spans = {one["spanID"]: (services[one["processID"]], one["operationName"]) for one in shown["spans"]}
     found = {

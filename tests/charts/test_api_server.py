@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,19 @@ import httpx
 import pytest
 from chartkit import cluster
 from chartkit.cluster import Cluster
-from chartkit.rendering import CHARTS, NAMESPACE, RELEASES, Scenario, manifests, pods, scenarios, title
+from chartkit.rendering import (
+    CHARTS,
+    NAMESPACE,
+    RELEASES,
+    Manifest,
+    PodTemplate,
+    Scenario,
+    manifests,
+    pods,
+    scenarios,
+    title,
+)
+from chartkit.tiltfile import Recording, applied, evaluate
 
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.devstack.processes import Supervisor
@@ -54,16 +67,49 @@ def _trial(chart: str) -> dict[str, Any]:
 
 def test_pods_are_admitted_under_the_restricted_standard(scenario: Scenario, kubernetes: Cluster) -> None:
     for pod in pods(manifests(scenario)):
-        claims = pod.owner["spec"].get("volumeClaimTemplates", [])
-        spec = {"restartPolicy": "Always", **pod.spec, "volumes": [*pod.spec.get("volumes", [])]}
-        spec["volumes"] += [{"name": claim["metadata"]["name"], "emptyDir": {}} for claim in claims]
-        for name in ("priorityClassName", "runtimeClassName"):
-            spec.pop(name, None)  # made by whoever runs the cluster
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "try", **pod.metadata}, "spec": spec}
-        body["metadata"] = {"name": "try", "labels": dict(pod.labels)}
-        kubernetes.request(
-            "POST", f"/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All&fieldValidation=Strict", body
-        )
+        _try(kubernetes, pod)
+
+
+def _try(kubernetes: Cluster, pod: PodTemplate) -> None:
+    """Have a pod admitted, without making it; raises httpx.HTTPStatusError."""
+    claims = pod.owner["spec"].get("volumeClaimTemplates", [])
+    spec = {"restartPolicy": "Always", **pod.spec, "volumes": [*pod.spec.get("volumes", [])]}
+    spec["volumes"] += [{"name": claim["metadata"]["name"], "emptyDir": {}} for claim in claims]
+    for name in ("priorityClassName", "runtimeClassName"):
+        spec.pop(name, None)  # made by whoever runs the cluster
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "try"}, "spec": spec}
+    body["metadata"] = {"name": "try", "labels": dict(pod.labels)}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    kubernetes.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", body)
+
+
+def _of_tilt() -> tuple[Manifest, ...]:
+    """Return what Tilt applies besides the charts."""
+    ours = applied(evaluate(Recording(own_settings={"grafana": True})))
+    return tuple(item for item in ours if re.match("jaeger|prometheus|grafana", item["metadata"]["name"]))
+
+
+def test_what_tilt_adds_is_admitted_too(kubernetes: Cluster) -> None:
+    added = _of_tilt()
+    assert {pod.title.rpartition("/")[2] for pod in pods(added)} == {"jaeger", "prometheus", "grafana"}
+    for item in added:
+        folder = _path(item).rpartition("/")[0]
+        kubernetes.request("POST", f"{folder}?dryRun=All&fieldValidation=Strict", item)
+    for pod in pods(added):
+        _try(kubernetes, pod)
+
+
+def test_prometheus_finds_the_pods_of_its_namespace_and_nothing_else(kubernetes: Cluster) -> None:
+    for item in _of_tilt():
+        if item["kind"] in {"ServiceAccount", "Role", "RoleBinding"}:
+            kubernetes.request("POST", _path(item).rpartition("/")[0], item)
+    user = f"system:serviceaccount:{NAMESPACE}:prometheus"
+    here, everywhere = {"namespace": NAMESPACE}, {"namespace": ""}
+    for verb in ("get", "list", "watch"):
+        assert _is_allowed(kubernetes, user, verb=verb, resource="pods", **here)
+        assert not _is_allowed(kubernetes, user, verb=verb, resource="pods", **everywhere)
+        assert not _is_allowed(kubernetes, user, verb=verb, resource="secrets", **here)
+    assert not _is_allowed(kubernetes, user, verb="delete", resource="pods", **here)
 
 
 def test_a_pod_that_may_write_as_root_is_not_admitted(kubernetes: Cluster, plane_trial: Scenario) -> None:
@@ -193,7 +239,10 @@ def test_accounts_may_do_no_more_than_they_must(releases: Cluster, account: str,
 
 
 def _may(kubernetes: Cluster, user: str, verb: str, secret: str) -> bool:
-    attributes = {"namespace": NAMESPACE, "verb": verb, "resource": "secrets", "name": secret}
+    return _is_allowed(kubernetes, user, namespace=NAMESPACE, verb=verb, resource="secrets", name=secret)
+
+
+def _is_allowed(kubernetes: Cluster, user: str, **attributes: str) -> bool:
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",

@@ -3,74 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import helm_python
 import pytest
 import starlark
-import yaml
 from chartkit.policies import POLICIES
-from chartkit.rendering import CHARTS, NAMESPACE, ROOT, Manifest, parse, pods, title
-from chartkit.tiltfile import Recording, evaluate, settings_example
+from chartkit.rendering import CHARTS, NAMESPACE, ROOT, Manifest, PodTemplate, pods, title
+from chartkit.tiltfile import Recording, applied, evaluate, settings_example
 from chartkit.wiring import WIRINGS
+
+from jetbridge.bus import agents_cli
 
 WRITABLE_ON_PURPOSE = "containers_are_locked_down"
 PATIENCE_SECONDS = 60
-RESTART_SECONDS = 3.0
-"""From a saved file to the new process. The best of three counts: the machine may be busy."""
 
 
-@pytest.fixture(scope="module")
-def tilt() -> Recording:
-    """Return the recording of the Tiltfile without personal settings."""
-    return evaluate(Recording())
+@pytest.fixture(scope="module", params=[{}, {"grafana": True}, {"jaeger": False}], ids=str)
+def tilt(request: pytest.FixtureRequest) -> Recording:
+    """Return the recording of the Tiltfile as it is, and with settings that add or take something."""
+    return evaluate(Recording(own_settings=request.param))
 
 
 @pytest.fixture(scope="module")
 def objects(tilt: Recording) -> tuple[Manifest, ...]:
     """Return everything that Tilt would apply."""
-    return tuple(itertools.chain.from_iterable(_yaml(args[0]) for args, _ in tilt.of("k8s_yaml")))
-
-
-def _yaml(source: Any) -> list[Manifest]:
-    if isinstance(source, str):
-        return list(yaml.safe_load_all((ROOT / source).read_text()))
-    if source["call"] == "local":
-        answer = subprocess.run(source["args"][0], cwd=ROOT, check=True, capture_output=True, text=True)
-        return list(yaml.safe_load_all(answer.stdout))
-    return _helm(source["args"][0], **source["kwargs"])
-
-
-def _helm(chart: str, *, name: str, namespace: str, values: list[str], set: list[str]) -> list[Manifest]:  # noqa: A002 - Tilt's name
-    merged: dict[str, Any] = {}
-    for file in values:
-        _merge(merged, yaml.safe_load((ROOT / file).read_text()))
-    for setting in set:
-        path, _, value = setting.partition("=")
-        _merge(merged, _at(path, merged, yaml.safe_load(value)))
-    with helm_python.Chart.load(ROOT / chart) as loaded:
-        return list(parse(loaded.render(merged, name=name, namespace=namespace)))
-
-
-def _at(path: str, values: dict[str, Any], value: Any) -> dict[str, Any]:
-    if path == "workers[0].replicas":
-        return {"workers": [{**values["workers"][0], "replicas": value}, *values["workers"][1:]]}
-    return helm_python.parse_set_string(f"{path}={value}")
-
-
-def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
+    return applied(tilt)
 
 
 @pytest.mark.parametrize("context", ["kind-jetbridge", "k3d-dev"])
@@ -100,7 +59,8 @@ def test_every_path_exists(tilt: Recording) -> None:
     paths |= {path for args, _ in tilt.of("fall_back_on") for path in args[0]}
     paths |= {args[0] for args, _ in tilt.of("sync")} | {args[0] for args, _ in tilt.of("helm")}
     paths |= {path for _, arguments in tilt.of("helm") for path in arguments["values"]}
-    paths |= {args[0][1] for args, _ in tilt.of("local")}
+    paths |= {args[0][1] for args, _ in tilt.of("local")} | {args[0] for args, _ in tilt.of("watch_file")}
+    paths |= {args[0] for args, _ in tilt.of("k8s_yaml") if isinstance(args[0], str)}
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
@@ -151,8 +111,7 @@ def test_what_is_applied_fits_together(objects: tuple[Manifest, ...]) -> None:
 
 
 def test_nothing_random_is_rendered(tilt: Recording, objects: tuple[Manifest, ...]) -> None:
-    again = itertools.chain.from_iterable(_yaml(args[0]) for args, _ in tilt.of("k8s_yaml"))
-    assert tuple(again) == objects
+    assert applied(tilt) == objects
 
 
 def test_buttons_act_on_what_is_there(tilt: Recording, objects: tuple[Manifest, ...]) -> None:
@@ -169,13 +128,48 @@ def test_buttons_act_on_what_is_there(tilt: Recording, objects: tuple[Manifest, 
                 assert f"networkpolicy/{following}" in have
             if following.startswith("deployment/"):
                 assert following in have
+        if "agents" in command:
+            _check_agents(command, objects)
         if "dags" in command:
             source = (ROOT / "examples" / "dags" / f"{command[-1]}.py").read_text()
             assert f"def {command[-1]}" in source or f'dag_id="{command[-1]}"' in source
 
 
+def _check_agents(command: list[str], objects: tuple[Manifest, ...]) -> None:
+    """`jetbridge agents` is in that pod's image, understands the words, and means the workers."""
+    (gateway,) = (pod for pod in pods(objects) if pod.title.lower() == command[command.index("exec") + 1])
+    program, *words = command[command.index("--") + 1 :]
+    assert (gateway.containers[0]["image"].partition(":")[0], program) == ("jetbridge-plane", "jetbridge")
+    arguments = agents_cli.parser().parse_args(words[1:])
+    if arguments.command != "list":
+        served = [pod.title for pod in pods(objects) if arguments.queue in _queues(pod)]
+        assert served == ["Deployment/jetbridge-agents-worker-default"]
+
+
+def _queues(pod: PodTemplate) -> list[str]:
+    values = [
+        entry.get("value", "")
+        for container in pod.containers
+        for entry in container.get("env", [])
+        if entry["name"] == "JETBRIDGE_AGENT_QUEUES"
+    ]
+    return [queue for value in values for queue in value.split(",")]
+
+
+def test_a_button_drains_and_another_brings_back(tilt: Recording) -> None:
+    commands = {args[0]: arguments["cmd"] for args, arguments in tilt.of("local_resource")}
+    words = {
+        name: command[command.index("agents") + 1]
+        for name, command in commands.items()
+        if "agents" in command
+    }
+    assert words["drain the workers"] == "drain"
+    assert words["let the workers work again"] == "uncordon"
+    assert "restart" in commands["restart the workers"]
+
+
 def test_ci_runs_the_example_when_everything_is_ready(tilt: Recording) -> None:
-    ci = evaluate(Recording(subcommand="ci"))
+    ci = evaluate(Recording(subcommand="ci", own_settings=tilt.own_settings))
     (added,) = ci.of("local_resource")[len(tilt.of("local_resource")) :]
     assert added[0] == ("the example runs",)
     assert set(added[1]["resource_deps"]) == {args[0] for args, _ in ci.of("k8s_resource")}
@@ -216,41 +210,6 @@ esac
     assert [line.split()[7] for line in asked] == ["unpause", "unpause", "trigger", "list-runs", "list-runs"]
 
 
-def test_a_changed_file_starts_the_service_again(tmp_path: Path) -> None:
-    """The dev images' entry point, run for real with a stand-in for `jetbridge gateway`."""
-    sources, log, bin_directory = tmp_path / "src", tmp_path / "log", tmp_path / "bin"
-    sources.mkdir()
-    bin_directory.mkdir()
-    stand_in = bin_directory / "jetbridge"
-    stand_in.write_text(f"#!/bin/sh\necho started $* >> {log}\nexec sleep 600\n")
-    stand_in.chmod(0o755)
-    env = {**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}", "RELOAD_SOURCES": str(sources)}
-    script = ROOT / "k8s" / "images" / "dev" / "reload.py"
-    process = subprocess.Popen([sys.executable, str(script), "jetbridge", "gateway", "--port", "1"], env=env)
-    try:
-        _await(lambda: _lines(log) == ["started gateway --port 1"])
-        number = itertools.count()
-
-        def changed_and_started() -> bool:
-            # Again and again: the watcher may begin to look only after the first change.
-            (sources / "module.py").write_text(f"x = {next(number)}\n")
-            return len(_lines(log)) > 1
-
-        _await(changed_and_started, every_seconds=2)
-        assert min(_restart_seconds(sources, log) for _ in range(3)) < RESTART_SECONDS
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=PATIENCE_SECONDS)
-
-
-def test_what_is_meant_to_end_ends() -> None:
-    script = ROOT / "k8s" / "images" / "dev" / "reload.py"
-    ended = subprocess.run(
-        [sys.executable, str(script), "sh", "-c", "exit 7"], check=False, timeout=PATIENCE_SECONDS
-    )
-    assert ended.returncode == 7
-
-
 def test_every_service_of_the_charts_is_reloaded(objects: tuple[Manifest, ...]) -> None:
     text = (ROOT / "k8s" / "images" / "dev" / "reload.py").read_text()
     for pod in pods(objects):
@@ -260,27 +219,6 @@ def test_every_service_of_the_charts_is_reloaded(objects: tuple[Manifest, ...]) 
                 in_full = words[0] in {"airflow", "jetbridge"}
                 command = (words[0], words[1]) if in_full else ("jetbridge", words[0])
                 assert str(command).replace("'", '"') in text
-
-
-def _restart_seconds(sources: Path, log: Path) -> float:
-    """Return how long after a change the service was started again."""
-    before, begun = len(_lines(log)), time.monotonic()
-    (sources / "module.py").write_text(f"x = {begun}\n")
-    _await(lambda: len(_lines(log)) > before)
-    seconds = time.monotonic() - begun
-    time.sleep(1)  # whatever else the watcher makes of this change is over
-    return seconds
-
-
-def _lines(log: Path) -> list[str]:
-    return log.read_text().splitlines() if log.exists() else []
-
-
-def _await(condition: Callable[[], bool], every_seconds: float = 0.05) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(every_seconds)
 
 
 def test_charts_are_the_ones_of_the_repository(tilt: Recording) -> None:

@@ -5,8 +5,10 @@ Only services are run again. Jobs and init containers, which are meant to end, a
 """
 
 import os
-import shlex
+import signal
+import subprocess
 import sys
+import threading
 
 SERVICES = (
     ("jetbridge", "gateway"),
@@ -28,22 +30,54 @@ STOP_SECONDS = 2
 """Then the process is killed: whoever saves a file waits for the new one."""
 
 
+LOOK_MS = 500
+"""How often to look whether the service ended by itself."""
+
+
 def main(command: list[str]) -> None:
-    """Run ``command``; returns only after a service was asked to stop."""
+    """Run ``command``; exits with its code."""
     if tuple(command[:2]) not in SERVICES:
         os.execvp(command[0], command)  # noqa: S606 - the container's own command
-    from watchfiles import PythonFilter, run_process  # noqa: PLC0415 - not for commands that are not watched
+    sys.exit(serve(command))
 
-    run_process(
+
+def serve(command: list[str]) -> int:
+    """
+    Run a service until it ends well by itself, as after a drain, or is asked to: the kubelet does the rest.
+
+    One that fails waits for the next change, which is likely to be what repairs it.
+    """
+    from watchfiles import PythonFilter, watch  # noqa: PLC0415 - not for commands that are not watched
+
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    process = subprocess.Popen(command)  # noqa: S603 - the container's own command
+    for changes in watch(
         SOURCES,
-        target=shlex.join(command),
-        target_type="command",
         watch_filter=PythonFilter(),
         debounce=DEBOUNCE_MS,
         step=50,
-        sigint_timeout=STOP_SECONDS,
-        sigkill_timeout=1,
-    )
+        stop_event=asked,
+        rust_timeout=LOOK_MS,
+        yield_on_timeout=True,
+    ):
+        if changes:
+            stop(process)
+            process = subprocess.Popen(command)  # noqa: S603
+        elif process.poll() == 0:
+            return 0
+    process.terminate()  # and wait for as long as the pod is given, so that a roll-out drains here, too
+    return process.wait()
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End what is to be replaced at once."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import asyncio
 import uuid
+from collections import defaultdict
 from contextlib import AsyncExitStack
 
 import pytest
 import redis.asyncio as redis
 
+from jetbridge.bus import spans as spans_of_messages
 from jetbridge.bus.agents import AgentStore
 from jetbridge.bus.apply import apply
 from jetbridge.bus.beats import open_beats
@@ -19,12 +21,15 @@ from jetbridge.bus.tasks import end_tasks
 from jetbridge.bus.workloads import NewWorkload, WorkloadStore, terms_of
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.presence import GATEWAYS_KEY, PRESENCE_KEY, member_of
+from jetbridge.router import moving, rounds
+from jetbridge.sentinel import verdicts as verdicts_of_silence
 from jetbridge.sentinel.looking import Lookout
 from jetbridge.sentinel.metrics import SentinelMetrics
 from jetbridge.sentinel.plane import keep_watch
 from jetbridge.sentinel.silence import Limits, SilenceWatch
 from jetbridge.sentinel.states import States
 from jetbridge.sentinel.verdicts import Verdicts
+from jetbridge.telemetry.testing import recording_tracer
 
 FAST = Limits(heartbeat_seconds=0.2, lease_seconds=1.5, forget_seconds=3600)
 LOOK_SECONDS = 0.05
@@ -149,6 +154,34 @@ def lease(store):
         return key
 
     return make
+
+
+class Spans:
+    """The spans of router and sentinel that have ended, and of what they send."""
+
+    def __init__(self, ended):
+        self.ended = ended
+
+    def about(self, **attributes):
+        """Return those with these attributes (``agent``: ``jetbridge.agent``), in the order of their ends."""
+        wanted = {f"jetbridge.{name}": value for name, value in attributes.items()}
+        return [one for one in self.ended() if wanted.items() <= one.attributes.items()]
+
+    def below(self, parent):
+        """Return the names of a span's children."""
+        children = defaultdict(list)
+        for one in self.ended():
+            if one.parent and one.parent.trace_id == parent.context.trace_id:
+                children[one.parent.span_id].append(one.name)
+        return children[parent.context.span_id]
+
+
+@pytest.fixture
+def spans(monkeypatch):
+    tracer, ended = recording_tracer()
+    for module in (rounds, moving, verdicts_of_silence, spans_of_messages):
+        monkeypatch.setattr(module, "_tracer", tracer)
+    return Spans(ended)
 
 
 @pytest.fixture

@@ -36,6 +36,22 @@ async def test_an_agent_goes_from_healthy_to_suspect_to_lost(
     assert seen == [Health.HEALTHY, Health.SUSPECT, Health.LOST]
 
 
+async def test_each_verdict_is_a_trace_of_its_own_with_its_event_below(
+    start_sentinel, presence, running, agent, spans, eventually
+):
+    await start_sentinel()
+    running(presence.keep_beating())
+    await presence.beat(agent[2])
+    await eventually(lambda: spans.about(agent=agent[0], health=Health.LOST.value))
+    verdicts = spans.about(agent=agent[0])
+    assert {(one.name, one.parent) for one in verdicts} == {("sentinel.verdict", None)}
+    healths = [one.attributes["jetbridge.health"] for one in verdicts]
+    assert healths == [Health.HEALTHY, Health.SUSPECT, Health.LOST]
+    assert len({one.context.trace_id for one in verdicts}) == len(verdicts)
+    for one in verdicts:
+        assert spans.below(one) == ["send event.agent.health-changed"]
+
+
 async def test_it_is_healthy_again_when_it_is_heard_again(
     start_sentinel, presence, running, agent, health, eventually
 ):

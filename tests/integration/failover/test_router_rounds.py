@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from opentelemetry.trace import StatusCode
 
 from jetbridge.bus.errors import LeaseLostError
 from jetbridge.bus.health import HealthStore
@@ -193,6 +194,49 @@ async def test_a_workload_submitted_anew_is_not_taken_for_the_released_one(lease
     await store.bucket.put(key.workload_id, anew)
     await store.remove_released(key)
     assert (await store.get(key.workload_id)).record.state is WorkloadState.SUBMITTED
+
+
+def well(spans):
+    return [one for one in spans if one.status.status_code is not StatusCode.ERROR]
+
+
+async def test_release_and_requeue_are_traces_of_their_own_that_name_the_workload(
+    start_router, say, lease, agent, spans, eventually
+):
+    key = await lease(agent[0], agent[1])
+    await start_router()
+    await say(agent, Health.LOST)
+    await eventually(lambda: len(well(spans.about(workload=key.workload_id))) == 2)
+    release, requeue = well(spans.about(workload=key.workload_id, agent=agent[0]))
+    assert (release.name, release.parent) == ("router.release", None)
+    assert (requeue.name, requeue.parent) == ("router.requeue", None)
+    assert release.context.trace_id != requeue.context.trace_id
+    assert spans.below(release) == ["send event.workload.released"]
+
+
+async def test_a_task_that_fails_with_its_agent_has_a_trace_of_that(
+    start_router, say, lease, agent, spans, eventually
+):
+    key = await lease(agent[0], agent[1], on_agent_lost=OnAgentLost.FAIL)
+    await start_router()
+    await say(agent, Health.LOST)
+    (fail,) = await eventually(lambda: well(spans.about(workload=key.workload_id)))
+    assert (fail.name, fail.parent) == ("router.fail", None)
+    assert spans.below(fail) == ["send event.workload.released"]
+
+
+async def test_a_step_that_fails_is_an_error_without_its_text(
+    start_router, lease, store, agent, airflow, spans, eventually
+):
+    airflow.refusals = 1
+    key = await lease(agent[0], agent[1])
+    await store.release(key, "agent was lost")
+    await start_router()
+    await eventually(lambda: _gone(store, key))
+    first = spans.about(workload=key.workload_id)[0]
+    assert (first.name, first.status.status_code) == ("router.requeue", StatusCode.ERROR)
+    assert first.attributes["error.type"] == "RequeueError"
+    assert (first.status.description, first.events) == (None, ())
 
 
 async def _gone(store, key):

@@ -33,7 +33,7 @@ def queue():
 
 @pytest.fixture
 def submit(store, queue):
-    async def submit(*, weight=1, to=queue):
+    async def submit(*, weight=1, to=queue, traceparent=None):
         new = NewWorkload(
             workload_id=str(uuid.uuid4()),
             kind=WorkloadKind.TASK,
@@ -42,7 +42,7 @@ def submit(store, queue):
             coordinates=TaskCoordinates(dag_id="d", run_id="r", task_id="t"),
             spec=b'{"what": "airflow says"}',
         )
-        await store.submit(new)
+        await store.submit(new, traceparent)
         return new.workload_id
 
     return submit
@@ -286,6 +286,34 @@ async def test_work_goes_to_the_first_fallback_queue_that_is_served_and_keeps_it
     async with Lane(bus, queue) as left:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(left.take(1), 1)
+
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_a_move_is_in_the_trace_of_the_attempt_and_so_is_what_is_told_of_it(
+    start_router, submit, policy, serve, queue, bus, spans, eventually
+):
+    spare = f"{queue}-1"
+    await policy(when_starving=WhenStarving.MOVE, fallback_queues=(spare,))
+    await serve(f"a-{queue}", spare)
+    one = await submit(traceparent=TRACEPARENT)
+    await start_router()
+    (move,) = await eventually(lambda: spans.about(workload=one, queue=spare))
+    _, trace, parent, _ = TRACEPARENT.split("-")
+    assert move.name == "router.move"
+    assert (f"{move.parent.trace_id:032x}", f"{move.parent.span_id:016x}") == (trace, parent)
+
+    def told():
+        moved = [span for span in spans.ended() if span.name == "send event.workload.moved"]
+        return [span for span in moved if span.attributes["messaging.message.id"].startswith(one)]
+
+    (event,) = await eventually(told)
+    assert f"{event.parent.span_id:016x}" == parent
+    # What is taken from the other lane goes on where the executor began, as if it had never been moved.
+    async with Lane(bus, spare) as lane:
+        (message,) = await asyncio.wait_for(lane.take(1), 15)
+    assert open_envelope(message.data).traceparent == message.headers["traceparent"] == TRACEPARENT
 
 
 async def test_without_a_served_fallback_queue_work_stays_until_there_is_one(

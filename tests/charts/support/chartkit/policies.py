@@ -13,10 +13,10 @@ from typing import Any
 
 from chartkit.rendering import Manifest, PodTemplate, pods
 
-MAY_USE_THE_API = ("trial-token", "worker-pods", "sentinel")
+MAY_USE_THE_API = ("trial-token", "worker-pods", "sentinel", "prometheus")
 """
-Components that may have a Kubernetes API token: the trial's bootstrap, workers that were told to, and the
-agents' sentinel, which watches pods.
+Components that may have a Kubernetes API token: the trial's bootstrap, workers that were told to, the agents'
+sentinel, which watches pods, and the Prometheus of the Tiltfile, which looks for them.
 """
 
 _SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|FERNET|CONN(ECTION)?(_|$)|(ACCESS|PRIVATE)_KEY")

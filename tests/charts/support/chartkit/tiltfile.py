@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import helm_python
 import starlark
+import yaml
 
-from chartkit.rendering import ROOT
+from chartkit.rendering import ROOT, Manifest, parse
 
 _EXTENSIONS = [starlark.LibraryExtension.StructType]
 _RECORDED = (
@@ -23,6 +27,7 @@ _RECORDED = (
     "local_resource",
     "port_forward",
     "sync",
+    "watch_file",
 )
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -80,6 +85,45 @@ def _evaluate(name: str, recording: Recording) -> starlark.FrozenModule:
         syntax = starlark.parse(name, source, dialect)
         starlark.eval(module, syntax, starlark.Globals.extended_by(_EXTENSIONS), loader)
     return module.freeze()
+
+
+def applied(recording: Recording) -> tuple[Manifest, ...]:
+    """Return every object that Tilt would apply, made anew."""
+    return tuple(itertools.chain.from_iterable(_yaml(args[0]) for args, _ in recording.of("k8s_yaml")))
+
+
+def _yaml(source: Any) -> list[Manifest]:
+    if isinstance(source, str):
+        return list(yaml.safe_load_all((ROOT / source).read_text()))
+    if source["call"] == "local":
+        answer = subprocess.run(source["args"][0], cwd=ROOT, check=True, capture_output=True, text=True)
+        return list(yaml.safe_load_all(answer.stdout))
+    return _helm(source["args"][0], **source["kwargs"])
+
+
+def _helm(chart: str, *, name: str, namespace: str, values: list[str], set: list[str]) -> list[Manifest]:  # noqa: A002 - Tilt's name
+    merged: dict[str, Any] = {}
+    for file in values:
+        _merge(merged, yaml.safe_load((ROOT / file).read_text()))
+    for setting in set:
+        path, _, value = setting.partition("=")
+        _merge(merged, _at(path, merged, yaml.safe_load(value)))
+    with helm_python.Chart.load(ROOT / chart) as loaded:
+        return list(parse(loaded.render(merged, name=name, namespace=namespace)))
+
+
+def _at(path: str, values: dict[str, Any], value: Any) -> dict[str, Any]:
+    if path == "workers[0].replicas":
+        return {"workers": [{**values["workers"][0], "replicas": value}, *values["workers"][1:]]}
+    return helm_python.parse_set_string(f"{path}={value}")
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def settings_example() -> dict[str, Any]:

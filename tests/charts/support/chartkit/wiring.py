@@ -124,7 +124,7 @@ def what_pods_call_lets_them_in(objects: tuple[Manifest, ...], _named: frozenset
                 yield f"{caller.title} calls {host}:{port}, where {title(service)} does not listen"
                 continue
             for callee in _selected(objects, {"matchLabels": service["spec"]["selector"]}):
-                yield from _not_let_through(objects, caller, callee, ports[port])
+                yield from not_let_through(objects, caller, callee, ports[port])
 
 
 WIRINGS: tuple[Wiring, ...] = (
@@ -190,9 +190,10 @@ def _addresses(pod: PodTemplate, objects: tuple[Manifest, ...]) -> set[tuple[str
     return {(m[1], int(m[2])) for text in texts for m in _HOST_IN_URL.finditer(text)}
 
 
-def _not_let_through(
+def not_let_through(
     objects: tuple[Manifest, ...], caller: PodTemplate, callee: PodTemplate, port: str
 ) -> Iterator[str]:
+    """Say which policies keep one pod from a named port of another."""
     numbers = {p["name"]: p["containerPort"] for c in callee.containers for p in c.get("ports", [])}
     wanted = {port, numbers[port]}
     for direction, here, there in (("Egress", caller, callee), ("Ingress", callee, caller)):

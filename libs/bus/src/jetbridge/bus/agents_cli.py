@@ -40,7 +40,7 @@ Command = Callable[[argparse.Namespace, Bus], Awaitable[int]]
 
 def main(argv: list[str]) -> int:
     """Run one command about agents; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         return asyncio.run(_run(arguments))
     except BusError as exc:
@@ -48,14 +48,15 @@ def main(argv: list[str]) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what understands the words after ``jetbridge agents``."""
+    words = argparse.ArgumentParser(
         prog="jetbridge agents",
         description="Agents and whether they take work. Runs on the plane. "
         f"Exit codes: 0 it is so now, 1 NATS failed, 2 wrong usage, {NOTHING_SELECTED} no such agent, "
         f"{STILL_THERE} waited in vain.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = _command(commands, "list", _list, "show agents and their state")
     listing.add_argument("--all", action="store_true", help="also those that are gone for good")
     listing.add_argument("--json", action="store_true", help="as a JSON array, for scripts")
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="hand over at once what runs: it is killed, without on_kill, and begins again elsewhere",
     )
     drain.add_argument("--wait", action="store_true", help="return when the agents have ended")
-    return parser
+    return words
 
 
 def _command(commands: Any, name: str, run: Command, what: str) -> argparse.ArgumentParser:

@@ -115,16 +115,21 @@ class AirflowClient:
         """
         Ask until ``condition`` is true and return what it returned.
 
-        ``check`` is called before each question and may raise to end the wait. Raises
+        ``check`` is called before each question and may raise to end the wait. A question that gets no answer
+        in time is asked again: the server is busy, and how long to wait was said here. Raises
         :class:`WaitError` after ``timeout_seconds``.
         """
-        deadline = time.monotonic() + timeout_seconds
+        deadline, unanswered = time.monotonic() + timeout_seconds, 0
         while True:
             check()
-            if result := condition():
-                return result
+            try:
+                if result := condition():
+                    return result
+            except httpx.TimeoutException:
+                unanswered += 1
             if time.monotonic() > deadline:
-                msg = f"waited {timeout_seconds:.0f} s for {what}"
+                silence = f"; {unanswered} questions got no answer in time" if unanswered else ""
+                msg = f"waited {timeout_seconds:.0f} s for {what}{silence}"
                 raise WaitError(msg)
             time.sleep(every_seconds)
 
