@@ -32,8 +32,7 @@ TOGETHER = {
     "tests/acceptance/test_orders_pipeline.py": "site",
     "tests/acceptance/test_dags_from_git.py": "site",
     "tests/acceptance/test_survival.py": "site",  # the last, for what it breaks
-    "tests/acceptance/test_deferred_tasks.py": "traced site",
-    "tests/acceptance/test_traces.py": "traced site",
+    "tests/acceptance/recorded/": "recorded site",
     "tests/integration/dag_processing/": "dag processing",
     "tests/integration/triggers/": "triggers",
 }

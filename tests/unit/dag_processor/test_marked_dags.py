@@ -1,7 +1,7 @@
 """
 The small marker test: of a Dag with markers in all of it, what a Dag processor sends has none that is closed.
 
-``tests/acceptance/markers/test_markers.py`` does the same with the whole system and the same Dag.
+``tests/acceptance/recorded/test_markers.py`` does the same with the whole system and the same Dag.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,8 @@
-"""The scenario of the marker tests: one stack, all four roles, two Dags that run once."""
+"""
+A site of all four roles of which everything is recorded: what its agents send, and all processes' spans.
+
+Three files share it. That with the markers needs it whole; the one with the traces comes last and ends it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
+import jaegerkit
 from markedkit import DAG_ID, HELD, OPENED_BY_QUEUE, PLANTED, QUEUES, RUN_SECONDS, states
 
 from jetbridge.bus.connection import open_bus
@@ -30,18 +35,18 @@ from jetbridge.sealing.keyring import new_key
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def markers():
     return {name: new_marker(name) for name in PLANTED}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def by_queue():
     """What a task in each queue holds, by class."""
     return {queue: {data: new_marker(f"{queue}-{data}") for data in QUEUES} for queue in QUEUES}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dags(markers, by_queue, tmp_path_factory):
     directory = tmp_path_factory.mktemp("marked-dags")
     for template in (HERE / "marked_dags").glob("*.in"):
@@ -50,25 +55,28 @@ def dags(markers, by_queue, tmp_path_factory):
             text = text.replace(f"@@{name}@@", marker)
         assert "@@" not in text, template
         (directory / template.stem).write_text(text)
-    shutil.copy(HERE / "held_dags" / "held.py", directory)
+    for file in (HERE / "held_dags" / "held.py", *(HERE / "plain_dags").glob("*.py")):
+        shutil.copy(file, directory)
     (directory / "held.json").write_text(json.dumps(by_queue))
     return directory
 
 
-@pytest.fixture(scope="module")
-def spans():
+@pytest.fixture(scope="session")
+def collector():
+    """Takes the spans and metrics of all processes."""
     with Collector() as collector:
         yield collector
 
 
-@pytest.fixture(scope="module")
-def stack(markers, dags, spans, tmp_path_factory):
+@pytest.fixture(scope="session")
+def stack(markers, dags, collector, tmp_path_factory):
     key_file = tmp_path_factory.mktemp("site") / "site.key"
     key_file.write_text(new_key())
     own = {
         "JETBRIDGE_AGENT_SITE_KEY_FILE": str(key_file),
         "MARKED_ENVIRONMENT": markers["environment"],
         "AIRFLOW_CONN_MARKED": json.dumps({"conn_type": "http", "password": markers["connection"]}),
+        "AIRFLOW_CONN_FS_HERE": json.dumps({"conn_type": "fs", "extra": {"path": "/"}}),
         "AIRFLOW_VAR_MARKED": markers["variable"],
         "AIRFLOW_VAR_MARKED_RENDERED": markers["variable-rendered"],
         "PYTHONPATH": str(dags),
@@ -85,7 +93,8 @@ def stack(markers, dags, spans, tmp_path_factory):
         agents=agents,
         gateways=1,
         record=True,
-        otlp_endpoint=spans.endpoint,
+        isolate=False,  # else the agents could not reach a collector on this machine
+        otlp_endpoint=collector.endpoint,
         directory=tmp_path_factory.mktemp("marked"),
     )
     with DevStack(options) as stack:
@@ -104,7 +113,7 @@ async def open_by_queue(nats_url):
 
 
 def are_known(stack):
-    return {DAG_ID, HELD} <= {dag["dag_id"] for dag in stack.client.get("dags")["dags"]}
+    return {DAG_ID, HELD, "deferred", "traced"} <= {dag["dag_id"] for dag in stack.client.get("dags")["dags"]}
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +134,13 @@ def run(stack, by_queue):
 
 
 @pytest.fixture(scope="module")
-def everything(stack, spans):
+def everything(stack, collector):
     """Return what yields the name and the bytes of everything that is on the plane or was sent to it."""
 
     def everything():
         yield from on_the_plane(stack)
         yield "redis", redis_dump(stack.redis.url)
-        yield "spans", b"\n".join(spans.raw)
+        yield "spans", b"\n".join(collector.raw)
 
     return everything
 
@@ -140,3 +149,12 @@ def redis_dump(url):
     client = redis.Redis.from_url(url)
     client.config_set("rdbcompression", "no")
     return b"\n".join(key + b" " + client.dump(key) for key in client.scan_iter("*"))
+
+
+@pytest.fixture
+def jaeger(tmp_path):
+    """Jaeger, where there is one."""
+    if jaegerkit.BINARY is None:
+        pytest.skip("there is no 'jaeger-all-in-one' on PATH to read the traces back from")
+    with jaegerkit.running(tmp_path) as jaeger:
+        yield jaeger

@@ -83,14 +83,13 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def runs(collector, traced_site):
+def runs(collector, stack):
     """
     The spans of an ordinary run, and of one with all details, in which Airflow records exceptions.
 
     The stack ends with it: only then has everything been exported that could be searched.
     """
-    with ending(traced_site) as stack:
-        stack.client.await_dag(DAG_ID)
+    with ending(stack):
         stack.client.unpause(DAG_ID)
         run_ids = [stack.client.trigger(DAG_ID, conf) for conf in ({}, EVERY_DETAIL)]
         assert [stack.await_run(DAG_ID, one, timeout_seconds=PATIENCE_SECONDS) for one in run_ids] == [
@@ -102,7 +101,7 @@ def runs(collector, traced_site):
 @contextmanager
 def ending(stack):
     try:
-        yield stack
+        yield
     finally:
         stack.__exit__(None, None, None)
 
@@ -226,12 +225,12 @@ def of_the_fork_server(line):
 
 
 @pytest.mark.parametrize("task", ["make", "take", "fail"])
-def test_lines_of_logs_are_found_by_the_ids_of_an_attempt(runs, traced_site, task):
+def test_lines_of_logs_are_found_by_the_ids_of_an_attempt(runs, stack, task):
     (attempt,) = [
         one for one in runs[0] if one.name == "worker.attempt" and one.attributes["airflow.task_id"] == task
     ]
     lease = attempt.attributes["jetbridge.lease"]
-    directory = traced_site.directory
+    directory = stack.directory
     agent = [line for line in lines_of(directory, "agent-works.log", lease) if not of_the_fork_server(line)]
     ids = {"agent": "works", "ti_id": lease.partition(".")[0], "trace_id": attempt.trace}
     for line in agent:

@@ -13,14 +13,8 @@ RUN_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
-def stack(traced_site):
-    traced_site.client.await_dag(DAG_ID)
-    traced_site.client.unpause(DAG_ID)
-    return traced_site
-
-
-@pytest.fixture(scope="module")
 def run(stack, tmp_path_factory):
+    stack.client.unpause(DAG_ID)
     directory = tmp_path_factory.mktemp("files")
     run_id = stack.client.trigger(DAG_ID, {"directory": str(directory)})
     stack.client.wait(
