@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from jetbridge.bus.apply import apply
+from jetbridge.bus.broker import open_broker
 from jetbridge.bus.connection import open_bus
 from jetbridge.bus.rpc import ClaimCheck, RpcClient
 from jetbridge.bus.settings import BusSettings
@@ -38,7 +39,7 @@ def serving(nats_url, bus):  # noqa: ARG001 - the topology must be there
     @asynccontextmanager
     async def serve(*operations, threads=4, max_waiting=64):
         metrics = Metrics("bridge", process_metrics=False)
-        async with open_bus(BusSettings(url=nats_url), "bridge-under-test") as own:
+        async with open_broker(BusSettings(url=nats_url), "bridge-under-test") as own:
             dispatcher = Dispatcher(
                 await ClaimCheck.open(own), BridgeMetrics(metrics), publisher(own), threads
             )

@@ -8,6 +8,7 @@ database, to compare.
 import json
 import secrets
 import ssl
+import sys
 import time
 import uuid
 from contextlib import contextmanager
@@ -21,8 +22,11 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from airflow_console import airflow_console
+
 from jetbridge.devstack import airflow as devstack_airflow
-from jetbridge.devstack.console import airflow_console
 from jetbridge.devstack.environment import base_environment
 from jetbridge.devstack.plane import (
     EVERYTHING_OPEN,

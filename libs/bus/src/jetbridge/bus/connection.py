@@ -1,16 +1,21 @@
-"""Opening the bus: one NATS connection, held by a FastStream broker so that subscribers can join it."""
+"""
+Opening the bus: one NATS connection. Whoever subscribes with FastStream opens it by ``jetbridge.bus.broker``.
+
+FastStream is not imported here: most processes subscribe by themselves or not at all, and it would be half
+of the start of each command, and tens of megabytes of each service.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import nats
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError
@@ -26,9 +31,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Bus:
-    """An open connection. ``broker`` is for FastStream subscribers, ``js`` for everything else."""
+    """An open connection, and JetStream over it."""
 
-    broker: NatsBroker
     client: Client
     js: JetStreamContext
 
@@ -53,27 +57,50 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
 
     Raises :class:`BusUnavailableError` when no server answers the first time.
     """
+
+    async def connect(servers: list[str], options: dict[str, Any]) -> Client:
+        return await nats.connect(servers, **options)
+
+    async with linked(settings, name, connect, lambda client: client.drain()) as client:
+        yield bus_over(client, settings)
+
+
+def bus_over(client: Client, settings: BusSettings) -> Bus:
+    """Return the bus over an open connection."""
+    return Bus(client, client.jetstream(timeout=settings.request_timeout_seconds))
+
+
+Connect = Callable[[list[str], dict[str, Any]], Awaitable[Client]]
+Drain = Callable[[Client], Awaitable[None]]
+
+
+@asynccontextmanager
+async def linked(settings: BusSettings, name: str, connect: Connect, drain: Drain) -> AsyncIterator[Client]:
+    """
+    Yield what ``connect(servers, options)`` connects, and log what becomes of the link meanwhile.
+
+    ``drain(client)`` delivers what is on its way at the end.
+    """
     watch = _LinkLog()
-    broker = NatsBroker(settings.url.split(","), logger=None, **_options(settings, name, watch))
+    connecting = connect(settings.url.split(","), _options(settings, name, watch))
     try:
         # nats-py applies "reconnect for ever" to the first attempt too; whoever starts us decides that.
-        client = await asyncio.wait_for(broker.connect(), settings.connect_timeout_seconds)
+        client = await asyncio.wait_for(connecting, settings.connect_timeout_seconds)
     except (NoServersError, TimeoutError, OSError) as exc:
-        await broker.stop()
         msg = f"no NATS server answers at {redact_text(settings.url)}; is it running and reachable?"
         raise BusUnavailableError(msg) from exc
     watch.quiet = False
     try:
-        yield Bus(broker, client, client.jetstream(timeout=settings.request_timeout_seconds))
+        yield client
     finally:
         watch.quiet = True
-        await _close(broker, client)
+        await _close(client, drain)
 
 
-async def _close(broker: NatsBroker, client: Client) -> None:
-    """Deliver what is on its way, then close. With the server away there is nobody to deliver to."""
+async def _close(client: Client, drain: Drain) -> None:
+    """Deliver what is on its way and close. With the server away there is nobody to deliver to."""
     try:
-        await broker.stop()
+        await drain(client)
     except NatsError:
         with suppress(OSError):  # nats-py tries to send what is buffered, over the link that is not there
             await client.close()

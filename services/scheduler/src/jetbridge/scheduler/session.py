@@ -16,7 +16,8 @@ from time import monotonic
 import structlog
 
 from jetbridge.bus.agents import AgentStore
-from jetbridge.bus.connection import Bus, open_bus
+from jetbridge.bus.broker import BrokerBus, open_broker
+from jetbridge.bus.connection import Bus
 from jetbridge.bus.mirror import BucketMirror
 from jetbridge.bus.nudges import on_nudge
 from jetbridge.bus.settings import BusSettings
@@ -98,7 +99,7 @@ class Session:
         """Keep a connection until cancelled."""
         while True:
             try:
-                async with open_bus(self._bus_settings, CONNECTION_NAME) as bus:
+                async with open_broker(self._bus_settings, CONNECTION_NAME) as bus:
                     await self._serve(bus)
             except TROUBLE as exc:
                 self._trouble.begins(exc)
@@ -108,7 +109,7 @@ class Session:
                 self._opened.clear()
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _serve(self, bus: Bus) -> None:
+    async def _serve(self, bus: BrokerBus) -> None:
         store, agents = await WorkloadStore.open(bus), await AgentStore.open(bus)
         self._open = _Open(bus, store, BucketMirror(bus, store.bucket), BucketMirror(bus, agents.bucket))
         self._finished_since.clear()

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from jetbridge.bus.connection import open_bus
+from jetbridge.bus.broker import open_broker
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.keys import TRIGGER_DATA_KEY, shared_key
 from jetbridge.bus.mirror import BucketMirror
@@ -62,7 +62,7 @@ async def bridge(
     """Answer requests until the block ends; then take no more and finish those in flight."""
     database = Database(settings.threads)
     try:
-        async with open_bus(bus_settings, "jetbridge-bridge") as bus:
+        async with open_broker(bus_settings, "jetbridge-bridge") as bus:
             dispatcher = Dispatcher(
                 await ClaimCheck.open(bus), BridgeMetrics(metrics), publisher(bus), settings.threads
             )

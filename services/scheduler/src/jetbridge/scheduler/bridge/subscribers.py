@@ -12,6 +12,7 @@ from faststream import AckPolicy
 from faststream.nats import NatsMessage
 from faststream.nats.subscriber.usecases.core_subscriber import CoreSubscriber
 
+from jetbridge.bus.broker import BrokerBus
 from jetbridge.bus.connection import Bus
 from jetbridge.bus.kv import answered
 from jetbridge.contracts.envelope import seal
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 def subscribe(
-    bus: Bus, dispatcher: Dispatcher, operations: Iterable[Operation[Any]], max_waiting: int
+    bus: BrokerBus, dispatcher: Dispatcher, operations: Iterable[Operation[Any]], max_waiting: int
 ) -> None:
     """Subscribe each operation in the queue group of the bridges."""
     for operation in operations:
@@ -70,7 +71,7 @@ def publisher(bus: Bus) -> Publish:
     return publish
 
 
-async def drain(bus: Bus, dispatcher: Dispatcher, limit_seconds: float) -> None:
+async def drain(bus: BrokerBus, dispatcher: Dispatcher, limit_seconds: float) -> None:
     """Take no more requests and wait for those that have arrived."""
     for subscriber in bus.broker.subscribers:
         if isinstance(subscriber, CoreSubscriber) and subscriber.subscription is not None:

@@ -34,7 +34,7 @@ class AirflowConsole:
         Raises :class:`ScriptError` when it raises or exits with anything but 0.
         """
         ask, answer = self._process.stdin, self._process.stdout
-        assert ask is not None and answer is not None  # noqa: S101, PT018 - both are pipes
+        assert ask is not None and answer is not None  # noqa: PT018 - both are pipes
         print(json.dumps([script, *arguments]), file=ask, flush=True)
         line = answer.readline()
         if not line:
@@ -48,8 +48,8 @@ class AirflowConsole:
 @contextmanager
 def airflow_console(environment: Mapping[str, str]) -> Iterator[AirflowConsole]:
     """Start it with Airflow's environment; it ends with the block."""
-    command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(  # noqa: S603 - ours
+    command = [sys.executable, __file__]
+    with subprocess.Popen(
         command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield AirflowConsole(process)  # leaving the block closes stdin, at which it ends
@@ -59,8 +59,8 @@ def main() -> None:
     """Answer each line of stdin, a script and its arguments as JSON, with a line of JSON."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever Airflow prints is no answer
-    import airflow.models.serialized_dag  # noqa: PLC0415 - here it counts, and in no other user of this module
-    import airflow.settings  # noqa: F401, PLC0415
+    import airflow.models.serialized_dag
+    import airflow.settings  # noqa: F401
 
     for line in sys.stdin:
         script, *arguments = json.loads(line)
