@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
-from chartkit.rendering import ROOT, Manifest, PodTemplate, pods, title
+from chartkit import cluster
+from chartkit.cluster import Cluster
+from chartkit.rendering import NAMESPACE, ROOT, Manifest, PodTemplate, pods, title
 from chartkit.tiltfile import Recording, applied, evaluate
 from chartkit.wiring import not_let_through
 
+from jetbridge.devstack.ports import free_port
+from jetbridge.devstack.probes import answers_http
+from jetbridge.devstack.processes import Command, Supervisor
+
 FILES = ROOT / "k8s" / "observability"
+CORE = f"/api/v1/namespaces/{NAMESPACE}"
+RBAC = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +178,86 @@ def test_nobody_logs_in_and_only_a_port_forward_leads_to_grafana(objects: tuple[
     assert one(objects, "NetworkPolicy/grafana")["spec"]["ingress"] == []
     services = [item for item in objects if item["kind"] in {"Service", "Ingress"}]
     assert [title(item) for item in services if "grafana" in str(item)] == []
+
+
+API_SERVER = [name for name in ("etcd", "kube-apiserver") if cluster.binary(name) is None]
+
+
+@pytest.fixture
+def kubernetes(supervisor: Supervisor, tmp_path: Path, objects: tuple[Manifest, ...]) -> Iterator[Cluster]:
+    """Return an API server with Prometheus' account, and with every pod that is to be scraped."""
+    started = cluster.start(supervisor, tmp_path / "cluster")
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    started.request("POST", "/api/v1/namespaces", namespace)
+    started.request("POST", f"{CORE}/serviceaccounts", one(objects, "ServiceAccount/prometheus"))
+    started.request("POST", f"{RBAC}/roles", one(objects, "Role/prometheus"))
+    started.request("POST", f"{RBAC}/rolebindings", one(objects, "RoleBinding/prometheus"))
+    for pod in pods(objects):
+        if pod.is_long_running:
+            _make(started, pod)
+    yield started
+    started.client.close()
+
+
+def _make(kubernetes: Cluster, pod: PodTemplate) -> None:
+    """Make a pod as if a node ran it: there is none, so it gets its address here."""
+    name = pod.owner["metadata"]["name"]
+    claims = {claim["metadata"]["name"] for claim in pod.owner["spec"].get("volumeClaimTemplates", [])}
+    volumes = [*pod.spec.get("volumes", []), *({"name": claim, "emptyDir": {}} for claim in claims)]
+    metadata = {"name": name, "labels": dict(pod.labels)}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**pod.spec, "volumes": volumes}}
+    kubernetes.request("POST", f"{CORE}/pods", body)
+    status = {"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}}
+    kind = {"Content-Type": "application/merge-patch+json"}
+    kubernetes.request("PATCH", f"{CORE}/pods/{name}/status", status, **kind)
+
+
+@pytest.mark.skipif(
+    bool(API_SERVER) or shutil.which("prometheus") is None or os.geteuid() != 0,
+    reason="needs root, and prometheus, promtool, etcd and kube-apiserver",
+)
+def test_prometheus_finds_its_pods_by_its_own_account(
+    objects: tuple[Manifest, ...], kubernetes: Cluster, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """Run with the arguments of its Deployment; nothing answers at the pods' addresses."""
+    for name, text in one(objects, "ConfigMap/prometheus")["data"].items():
+        (tmp_path / name).write_text(text)
+    if "kubernetes_sd_configs not found" in check_config(tmp_path).stderr:
+        pytest.skip("this Prometheus was built without Kubernetes, as Debian's is")
+    url = _start_prometheus(supervisor, kubernetes, pod_of(objects, "prometheus"), tmp_path)
+    wanted = {(job, pod.owner["metadata"]["name"]) for job, pod, _ in scraped(objects)}
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+
+        def found() -> set[tuple[str, str]]:
+            targets = client.get("/api/v1/targets").json()["data"]["activeTargets"]
+            return {(target["labels"]["job"], target["labels"]["pod"]) for target in targets}
+
+        end = time.monotonic() + PATIENCE_SECONDS
+        while found() < wanted and time.monotonic() < end:
+            time.sleep(0.2)
+        assert found() == wanted
+        (group,) = client.get("/api/v1/rules").json()["data"]["groups"]
+    alerts = yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"][0]["rules"]
+    assert [rule["name"] for rule in group["rules"]] == [rule["alert"] for rule in alerts]
+
+
+def _start_prometheus(supervisor: Supervisor, kubernetes: Cluster, pod: PodTemplate, directory: Path) -> str:
+    """Start it where its pod would find its account, for itself alone; returns its address."""
+    account = directory / "account"
+    account.mkdir()
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+    issued = kubernetes.request("POST", f"{CORE}/serviceaccounts/prometheus/token", asked)
+    (account / "token").write_text(issued["status"]["token"])
+    (account / "namespace").write_text(NAMESPACE)
+    shutil.copy(kubernetes.ca, account / "ca.crt")
+    where = "/run/secrets/kubernetes.io/serviceaccount"
+    prepare = f"mount -t tmpfs tmpfs /run && mkdir -p {where} && cp {account}/* {where}"
+    arguments = " ".join(pod.containers[0]["args"]).replace("/etc/prometheus", str(directory))
+    arguments = arguments.replace("=/prometheus", f"={directory / 'data'}")
+    address = f"127.0.0.1:{free_port()}"
+    script = f"{prepare} && exec prometheus {arguments} --web.listen-address={address}"
+    host, port = kubernetes.url.removeprefix("https://").split(":")
+    env = {**os.environ, "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+    command = Command(argv=["unshare", "--mount", "sh", "-c", script], env=env)
+    supervisor.start("prometheus", command, ready=answers_http(f"http://{address}/-/ready"))
+    return f"http://{address}"
