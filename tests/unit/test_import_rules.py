@@ -177,3 +177,23 @@ def test_a_forbidden_import_would_be_noticed(tmp_path):
     assert set(sly.imports) == {"airflow.models.DagRun", "nats"}
     assert not is_provided("nats", sly)
     assert not is_provided("airflow.models.DagRun", sly)
+
+
+MAY_IMPORT_FASTSTREAM = {
+    "libs/bus/src/jetbridge/bus/broker.py",
+    "services/scheduler/src/jetbridge/scheduler/bridge/app.py",
+    "services/scheduler/src/jetbridge/scheduler/bridge/subscribers.py",
+    "services/scheduler/src/jetbridge/scheduler/history.py",
+    "services/scheduler/src/jetbridge/scheduler/session.py",
+}
+
+
+def test_faststream_is_imported_only_where_it_subscribes():
+    """Half a second of a processor at each start, and memory of each process; see decision 133."""
+    importing = {
+        str(path.relative_to(ROOT))
+        for member in MEMBERS
+        for path in member.sources
+        if any(module.startswith(("faststream", "jetbridge.bus.broker")) for module in imports_of(path))
+    }
+    assert importing == MAY_IMPORT_FASTSTREAM
