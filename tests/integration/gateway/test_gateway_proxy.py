@@ -8,6 +8,7 @@ import httpx
 import jwt
 import pytest
 
+from jetbridge.bus.nudges import on_nudge
 from jetbridge.contracts.ids import LeaseKey
 
 REFERENCE = (
@@ -76,6 +77,26 @@ async def test_airflows_answers_are_passed_on(gateway, task):
         )
         assert answer.status_code == status
         assert answer.content == (b"" if status == 204 else b'{"detail":"d"}')
+
+
+async def test_the_schedulers_are_nudged_when_a_task_says_how_it_ended(gateway, task, bus, eventually):
+    """Its lease goes on: its log is still to be kept, and what follows the task does not wait for that."""
+    nudges = []
+    await on_nudge(bus, lambda: nudges.append(1))
+    await bus.client.flush()
+    path = f"/execution/task-instances/{task[0]}"
+    ended = {"state": "success", "end_date": "2026-01-01T00:00:00Z", "task_outlets": [], "outlet_events": []}
+
+    async def said(what, status):
+        answer = await gateway.client.patch(f"{path}/{what}?status={status}", json=ended, headers=task[2])
+        assert answer.status_code == status
+
+    await said("state", 409)  # Airflow did not take it
+    await said("run", 200)
+    await said("state", 204)
+    await eventually(lambda: nudges)
+    await bus.client.flush()
+    assert nudges == [1]
 
 
 async def test_every_method_and_empty_bodies(gateway, task, airflow):

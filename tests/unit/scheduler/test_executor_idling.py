@@ -71,6 +71,16 @@ def test_a_nudge_that_came_before_it_does_too(executor, link, waited):
     assert not waited()
 
 
+def test_a_nudge_does_not_where_there_is_no_slot(executor, link, queue, task, waited):
+    ones = [queue(task(f"t{number}")) for number in range(executor.parallelism)]
+    executor.heartbeat()
+    link.news.extend([link.acknowledge, lambda: link.lease(id_of(ones[0]))])
+    link.news.extend([lambda: setattr(link, "nudge", True), lambda: link.finish(id_of(ones[0]))])
+    executor.heartbeat()
+    assert not link.news  # it went on to wait, until a task had ended
+    assert not waited()
+
+
 def test_after_handing_over_there_may_be_more_to_queue(executor, link, queue, task, waited):
     queue(task())
     executor.heartbeat()

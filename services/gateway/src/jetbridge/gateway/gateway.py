@@ -23,6 +23,7 @@ from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.bus.health import HealthStore
 from jetbridge.bus.keys import TRIGGER_DATA_KEY, shared_key
 from jetbridge.bus.mirror import BucketMirror
+from jetbridge.bus.nudges import nudge
 from jetbridge.bus.orders import OrderStore
 from jetbridge.bus.policies import Policies, PolicyStore
 from jetbridge.bus.rpc import RpcClient
@@ -241,6 +242,7 @@ async def _wire(
             assets=AssetDesk(rpc),
             boundary=boundary,
             metrics=metrics,
+            nudge=partial(nudge, to.bus),
         ),
         readiness=ReadinessProbe(
             required={"nats": contact.require, "mirrors": known.require},

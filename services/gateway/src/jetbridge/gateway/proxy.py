@@ -11,7 +11,7 @@ again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -54,7 +54,7 @@ from jetbridge.gateway.proxy_rules import (
     upstream_target,
 )
 from jetbridge.gateway.relay import BoundaryResponse, LeaseLostResponse, Relay, upstream
-from jetbridge.gateway.screening import SCREENS, START, RefusedError
+from jetbridge.gateway.screening import SCREENS, START, STATE, RefusedError
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.tracing import upstream_template
 from jetbridge.gateway.triggers import TriggerDesk
@@ -72,7 +72,7 @@ IDLE_CONNECTION_SECONDS = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """Passes the requests of running workloads on."""
+    """Passes the requests of running workloads on. ``nudge`` tells the schedulers that a task has ended."""
 
     session: aiohttp.ClientSession
     settings: GatewaySettings
@@ -85,6 +85,7 @@ class Proxy:
     assets: AssetDesk
     boundary: Boundary
     metrics: GatewayMetrics
+    nudge: Callable[[], Awaitable[None]]
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises the problem to answer with."""
@@ -138,7 +139,11 @@ class Proxy:
         if crossing.operation not in SCREENS:
             return await self._forward(request, target, subject)
         passed = self.boundary.screen(crossing, decision, await self._whole_body(request))
-        return await self._forward(request, target, subject, passed)
+        relay = await self._forward(request, target, subject, passed)
+        if crossing.operation == STATE and relay.status_code < 300:
+            # What follows can be scheduled now; the lease's end is known only after the upload of the log.
+            await self.nudge()
+        return relay
 
     async def _whole_body(self, request: Request) -> bytes:
         if request.headers.get("content-encoding", "identity").lower() != "identity":

@@ -31,6 +31,9 @@ _TI = "/execution/task-instances/{task_instance_id}"
 START = f"PATCH {_TI}/run"
 """Its answer may hold what this plane sealed."""
 
+STATE = f"PATCH {_TI}/state"
+"""How a task says how it ended, or that it waits for a trigger."""
+
 _LINK_KEY = "_link_"
 _LINK = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 _XCOM_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[A-Za-z0-9._~%=/-]{1,1024}")
@@ -243,7 +246,7 @@ def _document(value: Any) -> dict[str, Any]:
 
 
 SCREENS: dict[str, Screen] = {
-    f"PATCH {_TI}/state": _state,
+    STATE: _state,
     f"PUT {_TI}/rtif": _rendered_fields,
     f"PATCH {_TI}/rendered-map-index": _rendered_map_index,
     "POST /execution/xcoms/{dag_id}/{run_id}/{task_id}/{key}": _xcom,

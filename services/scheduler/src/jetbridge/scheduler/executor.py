@@ -165,7 +165,7 @@ class RemoteExecutor(BaseExecutor):
         self._write_history()
         if not self._handed_over:
             wait_for_something(
-                self._link, self._idle_wait_seconds, look=self._take_note, found=self._is_something_to_tell
+                self._link, self._idle_wait_seconds, look=self._take_note, found=self._is_something_to_do
             )
         if self._idle_wait_seconds and self.running:  # else nothing more can end
             self._pace.rest(self._link, self._take_note)
@@ -177,10 +177,12 @@ class RemoteExecutor(BaseExecutor):
         for key, held in list(self._held.items()):
             self._look_at(key, held)
 
-    def _is_something_to_tell(self) -> bool:
+    def _is_something_to_do(self) -> bool:
         """Say whether the scheduler should look now. That an agent has begun changes nothing for it."""
         begun = (TaskInstanceState.RUNNING, CallbackState.RUNNING)
-        return any(state not in begun for state, _ in self.event_buffer.values())
+        # A nudge says that there is something to queue. Without a slot for it, the next end will do.
+        nudged = self._link.nudged() and self.slots_available > 0
+        return nudged or any(state not in begun for state, _ in self.event_buffer.values())
 
     def _collect(self) -> None:
         """Move what the bus has acknowledged from queued to running."""

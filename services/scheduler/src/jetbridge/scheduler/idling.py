@@ -37,7 +37,7 @@ def wait_for_something(
     What may come up without any news (a new Dag run, a schedule) is found as late as Airflow finds it.
     """
     until = monotonic() + seconds
-    while not (found() or link.nudged()) and (left := until - monotonic()) > 0:
+    while not found() and (left := until - monotonic()) > 0:
         if link.wait_for_news(left):
             look()
 
