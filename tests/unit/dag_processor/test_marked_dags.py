@@ -18,7 +18,7 @@ from jetbridge.dag_processor.results import to_contract
 from jetbridge.devstack.markers import found_in, new_marker
 from jetbridge.gateway.boundary import _closed_in
 
-TEMPLATES = Path(__file__).parents[2] / "acceptance" / "markers" / "marked_dags"
+TEMPLATES = Path(__file__).parents[2] / "acceptance" / "recorded" / "marked_dags"
 IN_SOURCE = {"dag-source", "connection", "variable", "environment", "log-lines", "operator-links"}
 OPENED = (
     ("dag-docs", {"dag-docs"}),
