@@ -122,3 +122,21 @@ def test_a_task_has_neither_timer_nor_handler(page, supervised):
     while psutil.pid_exists(task) and psutil.Process(task).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, "the task handles the signal"
         time.sleep(0.01)
+
+
+def test_whoever_looks_while_it_is_written_never_sees_an_earlier_time(page):
+    """For a moment of zeros in between, a supervisor would be killed in the middle of a good lease."""
+    looks = 100_000
+    writer = os.fork()
+    if writer == 0:
+        moment = 1.0
+        while True:  # until it is killed
+            moment += 1e-3
+            page.write(Hold(until=moment, heard_at=moment), [])
+    try:
+        seen = [page.read().until for _ in range(looks)]
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1  # the two did run at the same time

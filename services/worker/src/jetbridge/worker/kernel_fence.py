@@ -18,7 +18,6 @@ import ctypes
 import mmap
 import os
 import signal
-import struct
 import sys
 from contextlib import suppress
 
@@ -28,11 +27,20 @@ from jetbridge.worker.frames import Hold
 HELD_SIGNAL = signal.SIGRTMIN + 7
 """A number that neither Airflow nor the C library uses. Where no supervisor handles it, it is ignored."""
 
-_HOLD = struct.Struct("=dd")
-
 # From <time.h> and <signal.h>.
 _TIMER_ABSTIME = 1
 _SIGEV_SIGNAL = 0
+
+
+class _Moments(ctypes.Structure):
+    """
+    What is on the page. Each field is written and read by one instruction, so nobody ever sees half of it.
+
+    Not by ``struct``: it fills the place with zeros first, and a supervisor that looked in between took its
+    lease for over since 1970.
+    """
+
+    _fields_ = (("until", ctypes.c_double), ("heard_at", ctypes.c_double))
 
 
 class HeldPage:
@@ -41,22 +49,26 @@ class HeldPage:
     def __init__(self) -> None:
         # Who has not set its timer yet will read the page; without this the signal would kill it.
         signal.signal(HELD_SIGNAL, signal.SIG_IGN)
-        self._page = mmap.mmap(-1, _HOLD.size)
+        self._page = mmap.mmap(-1, ctypes.sizeof(_Moments))
+        self._moments: _Moments | None = _Moments.from_buffer(self._page)
 
     def write(self, hold: Hold, supervisors: list[int]) -> None:
         """Write it and have these processes, children of this one, set their timers."""
-        _HOLD.pack_into(self._page, 0, hold.until, hold.heard_at)
+        if self._moments is not None:
+            self._moments.until, self._moments.heard_at = hold.until, hold.heard_at
         for pid in supervisors:
             with suppress(ProcessLookupError):
                 os.kill(pid, HELD_SIGNAL)
 
     def read(self) -> Hold:
-        """Return what was written last; while it is being written, perhaps an earlier time."""
-        until, heard_at = _HOLD.unpack_from(self._page)
-        return Hold(until=until, heard_at=heard_at)
+        """Return what was written last; while it is being written, perhaps one of them as it was before."""
+        if self._moments is None:
+            raise ValueError("this process has given up the page")
+        return Hold(until=self._moments.until, heard_at=self._moments.heard_at)
 
     def close(self) -> None:
         """Give it up in this process."""
+        self._moments = None  # it keeps the page from being closed
         self._page.close()
 
 
@@ -70,6 +82,7 @@ class KernelFence:
     def __init__(self, page: HeldPage, good_seconds: float) -> None:
         self._page = page
         self._good_seconds = good_seconds
+        self._until = 0.0
         self._timer: _KillTimer | None = None
 
     def arm(self) -> None:
@@ -89,8 +102,10 @@ class KernelFence:
         self._page.close()
 
     def _set(self) -> None:
+        # Leases only get longer; a change that is met half way must not be taken for the end of one.
+        self._until = max(self._until, self._page.read().until_for(self._good_seconds))
         if self._timer is not None:
-            self._timer.set(self._page.read().until_for(self._good_seconds))
+            self._timer.set(self._until)
 
 
 class _TimeSpec(ctypes.Structure):
