@@ -3,7 +3,6 @@
 import pytest
 from airflow.executors.executor_loader import ExecutorLoader
 
-from jetbridge.contracts.messages import Outcome
 from jetbridge.scheduler import idling
 from jetbridge.scheduler.executor import RemoteExecutor
 from jetbridge.scheduler.idling import Pace, may_wait
@@ -69,29 +68,6 @@ def test_a_nudge_ends_the_wait(executor, link, waited):
 def test_a_nudge_that_came_before_it_does_too(executor, link, waited):
     link.nudge = True
     executor.heartbeat()
-    assert not waited()
-
-
-def test_the_report_of_a_success_after_its_nudge_is_nothing_new(executor, link, queue, task, waited):
-    one = queue(task())
-    executor.heartbeat()
-    link.news.extend([link.acknowledge, lambda: link.lease(id_of(one)), lambda: setattr(link, "nudge", True)])
-    executor.heartbeat()
-    link.news.extend([lambda: link.finish(id_of(one)), lambda: setattr(link, "nudge", True)])
-    executor.heartbeat()
-    assert not link.news  # the success did not end the wait, but the next nudge did
-    assert executor.get_event_buffer()[one.key][0] == "success"
-    assert not waited()
-
-
-def test_the_report_of_a_failure_always_is(executor, link, queue, task, waited):
-    one = queue(task())
-    executor.heartbeat()
-    link.news.extend([link.acknowledge, lambda: link.lease(id_of(one)), lambda: setattr(link, "nudge", True)])
-    executor.heartbeat()
-    link.news.extend([lambda: link.finish(id_of(one), Outcome.FAILED), lambda: setattr(link, "nudge", True)])
-    executor.heartbeat()
-    assert len(link.news) == 1
     assert not waited()
 
 

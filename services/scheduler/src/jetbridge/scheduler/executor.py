@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -49,12 +48,6 @@ from jetbridge.scheduler.translate import RefusedWorkloadError
 from jetbridge.telemetry.tracing import StopTracing, configure_tracing
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_NUDGE_COVERS_SECONDS = 0.5
-"""
-A task's report follows the nudge for its end, and by then what comes after the task has been scheduled.
-
-Its success is news again where reports take longer; and it is taken in at the next turn, within a second.
-"""
 log = structlog.get_logger(__name__)
 
 
@@ -106,7 +99,6 @@ class RemoteExecutor(BaseExecutor):
         self._idle_wait_seconds = 0.0
         self._handed_over = False
         self._pace = Pace()
-        self._nudged_at = float("-inf")
 
     # -- beginning and end
 
@@ -187,14 +179,10 @@ class RemoteExecutor(BaseExecutor):
 
     def _is_something_to_do(self) -> bool:
         """Say whether the scheduler should look now. That an agent has begun changes nothing for it."""
+        begun = (TaskInstanceState.RUNNING, CallbackState.RUNNING)
         # A nudge says that there is something to queue. Without a slot for it, the next end will do.
-        if self._link.nudged() and self.slots_available > 0:
-            self._nudged_at = monotonic()
-            return True
-        known = {TaskInstanceState.RUNNING, CallbackState.RUNNING}
-        if monotonic() - self._nudged_at < _NUDGE_COVERS_SECONDS:
-            known.add(TaskInstanceState.SUCCESS)
-        return any(state not in known for state, _ in self.event_buffer.values())
+        nudged = self._link.nudged() and self.slots_available > 0
+        return nudged or any(state not in begun for state, _ in self.event_buffer.values())
 
     def _collect(self) -> None:
         """Move what the bus has acknowledged from queued to running."""
