@@ -98,6 +98,7 @@ bench: $(BENCH_READY) ## Measure beside LocalExecutor, CeleryExecutor and EdgeEx
 	@$(BENCH_ENV)/bin/python benchmarks/proxy.py
 	@$(BENCH_ENV)/bin/python benchmarks/fan_in.py
 	@$(BENCH_ENV)/bin/python benchmarks/xcom.py
+	@$(BENCH_ENV)/bin/python benchmarks/site.py
 	@$(BENCH_ENV)/bin/python benchmarks/executors.py $(BENCH_ARGS)
 
 .PHONY: compat

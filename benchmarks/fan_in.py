@@ -17,7 +17,7 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ import uvloop
 from one_gateway import (
     MIB,
     Agent,
+    AnswerError,
     Running,
     cpu_seconds,
     gateway,
@@ -62,24 +63,33 @@ class Crowd:
     agents: list[Agent]
     interval_seconds: float
     offered: dict[str, asyncio.Future[float]]
+    put_off: int = 0
 
     async def live(self, agent: Agent) -> None:
-        await asyncio.gather(self._poll(agent), self._beat(agent))
+        await asyncio.gather(*(self._for_ever(agent, step) for step in (self._poll, self._beat)))
 
-    async def _poll(self, agent: Agent) -> None:
-        while True:
-            for lease in await agent.poll(1, 30):
-                waiting = self.offered.pop(lease.partition(".")[0], None)
-                if waiting is not None:
-                    waiting.set_result(time.monotonic())
-                await agent.run(lease)
-
-    async def _beat(self, agent: Agent) -> None:
+    async def _for_ever(self, agent: Agent, step: Callable[[Agent], Awaitable[None]]) -> None:
         # The spread a real fleet has.
         await asyncio.sleep(random.uniform(0, self.interval_seconds))  # noqa: S311 - no secret
         while True:
-            await agent.heartbeat(1)
-            await asyncio.sleep(self.interval_seconds)
+            try:
+                await step(agent)
+            except AnswerError as answer:
+                if answer.status != 503:
+                    raise
+                self.put_off += 1  # real agents, too, ask again
+                await asyncio.sleep(1)
+
+    async def _poll(self, agent: Agent) -> None:
+        for lease in await agent.poll(1, 30):
+            waiting = self.offered.pop(lease.partition(".")[0], None)
+            if waiting is not None:
+                waiting.set_result(time.monotonic())
+            await agent.run(lease)
+
+    async def _beat(self, agent: Agent) -> None:
+        await agent.heartbeat(1)
+        await asyncio.sleep(self.interval_seconds)
 
 
 async def measure(agents: int, queues: int, offers: int) -> dict[str, Any]:
@@ -134,6 +144,7 @@ async def _figures(running: Running, crowd: Crowd, before: int, offers: int) -> 
         "cpu_percent": round(100 * share, 1),
         "cpu_percent_per_1000_agents": round(100_000 * share / count, 2),
         "offer_ms": percentiles_ms(latencies),
+        "requests_put_off": crowd.put_off,
     }
 
 

@@ -49,6 +49,14 @@ class Running:
     tls: ssl.SSLContext
 
 
+class AnswerError(Exception):
+    """The gateway did not answer with 200."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status} {text}")
+        self.status = status
+
+
 @dataclass
 class Agent:
     """An agent that accepts what it is offered and reports its end at once."""
@@ -94,7 +102,7 @@ class Agent:
         headers = {"Authorization": f"Bearer {bearer}"}
         async with self.session.post(self.url + path, json=body, headers=headers) as answer:
             if answer.status != 200:
-                raise RuntimeError(f"{path}: {answer.status} {await answer.text()}")
+                raise AnswerError(answer.status, f"{path}: {await answer.text()}")
             content: dict[str, Any] = await answer.json()
             return content
 
