@@ -126,17 +126,19 @@ def test_a_task_has_neither_timer_nor_handler(page, supervised):
 
 def test_whoever_looks_while_it_is_written_never_sees_an_earlier_time(page):
     """For a moment of zeros in between, a supervisor would be killed in the middle of a good lease."""
-    looks = 100_000
     writer = os.fork()
     if writer == 0:
         moment = 1.0
         while True:  # until it is killed
             moment += 1e-3
             page.write(Hold(until=moment, heard_at=moment), [])
+    looks = changes = 0
+    last = 0.0
     try:
-        seen = [page.read().until for _ in range(looks)]
+        while looks < 100_000 or changes < 100:  # on a busy machine the two may run in turns for long
+            seen = page.read().until
+            assert seen >= last
+            looks, changes, last = looks + 1, changes + (seen > last), seen
     finally:
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
-    assert seen == sorted(seen)
-    assert len(set(seen)) > 1  # the two did run at the same time
