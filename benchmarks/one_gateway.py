@@ -137,6 +137,13 @@ async def until(session: aiohttp.ClientSession, url: str, text: str, seconds: fl
             await asyncio.sleep(0.1)
 
 
+async def held_polls(session: aiohttp.ClientSession, url: str) -> float:
+    """Return how many polls a gateway holds now."""
+    async with session.get(f"{url}/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("jetbridge_gateway_held_polls "))
+
+
 @asynccontextmanager
 async def session_to(running: Running) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=0, ssl=running.tls)
