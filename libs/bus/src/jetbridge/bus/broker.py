@@ -10,7 +10,7 @@ from typing import Any
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
-from jetbridge.bus.connection import Bus, bus_over, linked
+from jetbridge.bus.connection import Bus, jetstream, linked
 from jetbridge.bus.settings import BusSettings
 
 
@@ -35,4 +35,4 @@ async def open_broker(settings: BusSettings, name: str) -> AsyncIterator[BrokerB
         return await brokers[0].connect()
 
     async with linked(settings, name, connect, lambda _: brokers[0].stop()) as client:
-        yield BrokerBus(client, bus_over(client, settings).js, brokers[0])
+        yield BrokerBus(client, jetstream(client, settings), brokers[0])

@@ -2,7 +2,7 @@
 Opening the bus: one NATS connection. Whoever subscribes with FastStream opens it by ``jetbridge.bus.broker``.
 
 FastStream is not imported here: most processes subscribe by themselves or not at all, and it would be half
-of the start of each command, and tens of megabytes of each service.
+of the start of each command, and some megabytes of each service.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ async def open_bus(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
         return await nats.connect(servers, **options)
 
     async with linked(settings, name, connect, lambda client: client.drain()) as client:
-        yield bus_over(client, settings)
+        yield Bus(client, jetstream(client, settings))
 
 
-def bus_over(client: Client, settings: BusSettings) -> Bus:
-    """Return the bus over an open connection."""
-    return Bus(client, client.jetstream(timeout=settings.request_timeout_seconds))
+def jetstream(client: Client, settings: BusSettings) -> JetStreamContext:
+    """Return JetStream over an open connection."""
+    return client.jetstream(timeout=settings.request_timeout_seconds)
 
 
 Connect = Callable[[list[str], dict[str, Any]], Awaitable[Client]]

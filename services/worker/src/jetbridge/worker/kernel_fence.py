@@ -50,25 +50,22 @@ class HeldPage:
         # Who has not set its timer yet will read the page; without this the signal would kill it.
         signal.signal(HELD_SIGNAL, signal.SIG_IGN)
         self._page = mmap.mmap(-1, ctypes.sizeof(_Moments))
-        self._moments: _Moments | None = _Moments.from_buffer(self._page)
+        self._moments = _Moments.from_buffer(self._page)
 
     def write(self, hold: Hold, supervisors: list[int]) -> None:
         """Write it and have these processes, children of this one, set their timers."""
-        if self._moments is not None:
-            self._moments.until, self._moments.heard_at = hold.until, hold.heard_at
+        self._moments.until, self._moments.heard_at = hold.until, hold.heard_at
         for pid in supervisors:
             with suppress(ProcessLookupError):
                 os.kill(pid, HELD_SIGNAL)
 
     def read(self) -> Hold:
         """Return what was written last; while it is being written, perhaps one of them as it was before."""
-        if self._moments is None:
-            raise ValueError("this process has given up the page")
         return Hold(until=self._moments.until, heard_at=self._moments.heard_at)
 
     def close(self) -> None:
         """Give it up in this process."""
-        self._moments = None  # it keeps the page from being closed
+        del self._moments  # it keeps the page from being closed
         self._page.close()
 
 
