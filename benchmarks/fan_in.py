@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -178,6 +179,7 @@ def main() -> int:
     parser.add_argument("--offers", type=int, default=200)
     parser.add_argument("--write", type=Path, help="keep the document and draw a picture in this directory")
     arguments = parser.parse_args()
+    gc.disable()  # this program plays all agents; their garbage is not what is measured
     most = most_agents()
     results = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import psutil
 
+from jetbridge.agent.gateway_client import IDLE_CONNECTION_SECONDS
 from jetbridge.bus.apply import apply
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.settings import BusSettings
@@ -146,7 +147,7 @@ async def held_polls(session: aiohttp.ClientSession, url: str) -> float:
 
 @asynccontextmanager
 async def session_to(running: Running) -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=0, ssl=running.tls)
+    connector = aiohttp.TCPConnector(limit=0, ssl=running.tls, keepalive_timeout=IDLE_CONNECTION_SECONDS)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=90)) as session:
         yield session
 

@@ -88,6 +88,7 @@ class Airflow:
 
     url: str = ""
     seen: list[dict] = field(default_factory=list)
+    at_once: int = 0
     release: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,6 +112,7 @@ async def _airflow(listener):
 
     @app.get("/execution/xcoms/d/r/t/slow")
     async def slow() -> Response:
+        airflow.at_once += 1
         await airflow.release.wait()
         return JSONResponse({})
 

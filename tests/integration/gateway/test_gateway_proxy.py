@@ -201,6 +201,48 @@ async def test_airflow_that_does_not_answer_in_time_is_a_5xx(start_gateway, task
     problem(await gateway.client.get("/execution/xcoms/d/r/t/slow", headers=task[2]), "upstream")
 
 
+async def test_airflow_works_on_a_few_calls_at_once_and_the_others_wait(
+    start_gateway, task, airflow, eventually
+):
+    gateway = await start_gateway(airflow_calls_at_once=2)
+    calls = [
+        asyncio.create_task(gateway.client.get("/execution/xcoms/d/r/t/slow", headers=task[2]))
+        for _ in range(5)
+    ]
+    await eventually(lambda: airflow.at_once == 2)
+    airflow.release.set()
+    assert [(await call).status_code for call in calls] == [200] * 5
+    assert airflow.at_once == 5
+
+
+async def test_a_call_whose_turn_does_not_come_in_time_is_a_5xx(start_gateway, task, airflow, problem):
+    gateway = await start_gateway(airflow_calls_at_once=1, airflow_response_seconds=0.3)
+    slow = "/execution/xcoms/d/r/t/slow"
+    answers = await asyncio.gather(*(gateway.client.get(slow, headers=task[2]) for _ in range(3)))
+    for answer in answers:
+        problem(answer, "upstream")
+    assert airflow.at_once < 3
+    airflow.release.set()
+    assert (await gateway.client.get(slow, headers=task[2])).status_code == 200
+
+
+async def test_a_slow_body_takes_no_turn(start_gateway, task, airflow):
+    gateway = await start_gateway(airflow_calls_at_once=1)
+    more = asyncio.Event()
+
+    async def body():
+        yield b"x" * 100
+        await more.wait()
+
+    target = f"/execution/task-instances/{task[0]}/heartbeat"
+    slow = asyncio.create_task(gateway.client.put(target, content=body(), headers=task[2]))
+    answer = await gateway.client.get("/execution/xcoms/d/r/t/x", headers=task[2])
+    assert (answer.status_code, slow.done()) == (200, False)
+    more.set()
+    assert (await slow).status_code == 200
+    assert airflow.seen[-1]["body"] == b"x" * 100
+
+
 ODD_TARGETS = [
     b"/execution/../v1/agents",
     b"/execution/%2e%2e/v1",

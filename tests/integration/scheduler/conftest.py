@@ -88,7 +88,7 @@ def make_executor(server):
 
     def make(parallelism=8, request_timeout_seconds=5.0, **values):
         bus = BusSettings(url=server.url, request_timeout_seconds=request_timeout_seconds)
-        settings = SchedulerSettings(**values)
+        settings = SchedulerSettings(**{"tell_agent_after_seconds": 0, **values})
         links.append(BusLink(bus, settings))
         executor = RemoteExecutor(parallelism=parallelism, link=links[-1], settings=settings)
         executor.start()

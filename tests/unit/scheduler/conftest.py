@@ -3,6 +3,7 @@
 import pytest
 
 from jetbridge.scheduler.executor import RemoteExecutor
+from jetbridge.scheduler.settings import SchedulerSettings
 from jetbridge.scheduler.testing import FakeLink, make_callback, make_task
 
 
@@ -13,7 +14,9 @@ def link():
 
 @pytest.fixture
 def executor(link):
-    executor = RemoteExecutor(parallelism=4, link=link)
+    executor = RemoteExecutor(
+        parallelism=4, link=link, settings=SchedulerSettings(tell_agent_after_seconds=0)
+    )
     executor.start()
     return executor
 

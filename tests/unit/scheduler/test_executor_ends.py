@@ -7,7 +7,10 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 
 from jetbridge.contracts.messages import Outcome, TaskCoordinates
 from jetbridge.contracts.records import WorkloadState
+from jetbridge.scheduler import held
+from jetbridge.scheduler.executor import RemoteExecutor
 from jetbridge.scheduler.history import HistoryEntry
+from jetbridge.scheduler.settings import SchedulerSettings
 
 
 def id_of(workload):
@@ -52,6 +55,30 @@ def test_a_finished_record_is_told_once_although_it_is_still_there(executor, lin
     executor.get_event_buffer()
     executor.heartbeat()
     assert executor.get_event_buffer() == {}
+
+
+def test_an_agent_is_told_once_it_has_had_the_task_for_a_while(link, task, monkeypatch):
+    executor = RemoteExecutor(link=link, settings=SchedulerSettings(tell_agent_after_seconds=1))
+    now = 100.0
+    monkeypatch.setattr(held, "monotonic", lambda: now)
+    executor.start()
+    executor.queue_workload(one := task(), session=None)
+    executor.heartbeat()
+    link.acknowledge()
+    link.lease(id_of(one), "worker-2")
+    executor.heartbeat()
+    now += 0.9
+    executor.heartbeat()
+    assert executor.get_event_buffer() == {}
+    now += 0.2
+    executor.heartbeat()
+    assert executor.get_event_buffer() == {one.key: (TaskInstanceState.RUNNING, "worker-2")}
+    link.lease(id_of(one), "worker-3")
+    executor.heartbeat()
+    assert executor.get_event_buffer() == {}
+    now += 1
+    executor.heartbeat()
+    assert executor.get_event_buffer() == {one.key: (TaskInstanceState.RUNNING, "worker-3")}
 
 
 def test_a_lease_names_the_agent_once_and_never_after_the_end(executor, link, handed_over, task):

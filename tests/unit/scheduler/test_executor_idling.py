@@ -26,7 +26,8 @@ def the_loop_needs_no_rest(monkeypatch):
 
 @pytest.fixture
 def executor(link):
-    executor = RemoteExecutor(parallelism=4, link=link, settings=SchedulerSettings(idle_wait_seconds=LONG))
+    settings = SchedulerSettings(idle_wait_seconds=LONG, tell_agent_after_seconds=0)
+    executor = RemoteExecutor(parallelism=4, link=link, settings=settings)
     executor.start()
     return executor
 
@@ -103,6 +104,28 @@ def test_a_wait_without_news_ends(link, waited):
     executor.start()
     executor.heartbeat()
     assert waited()
+
+
+@pytest.fixture
+def rests(executor, monkeypatch):
+    """The number of running workloads at each rest of the loop."""
+    rests = []
+    monkeypatch.setattr(executor._pace, "rest", lambda *_: rests.append(len(executor.running)))
+    return rests
+
+
+@pytest.mark.parametrize(("running", "rested"), [(1, []), (3, [3])])
+def test_the_loop_rests_only_where_others_may_end_meanwhile(
+    executor, link, queue, task, rests, running, rested
+):
+    for number in range(running):
+        queue(task(f"t{number}"))
+    executor.heartbeat()
+    link.acknowledge()
+    link.nudge = True
+    rests.clear()
+    executor.heartbeat()
+    assert rests == rested
 
 
 @pytest.mark.parametrize(

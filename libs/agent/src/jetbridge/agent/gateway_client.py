@@ -61,6 +61,12 @@ ANSWER_TIMEOUT_SECONDS = 20.0
 POLL_MARGIN_SECONDS = 15.0
 """How much longer than it asked to be held a poll waits for its answer."""
 
+IDLE_CONNECTION_SECONDS = 55.0
+"""
+How long an idle connection is kept. A TLS handshake costs the gateway more than a heartbeat, so longer than
+the longest time between two of them that makes sense; shorter than the usual 60 s of proxies.
+"""
+
 _BY_PROBLEM: dict[str, type[GatewayError]] = {
     ProblemType.UNAUTHENTICATED.uri: CredentialRefusedError,
     ProblemType.AGENT_REPLACED.uri: AgentReplacedError,
@@ -123,7 +129,11 @@ class GatewayClient:
             verify=tls if tls is not None else True,
             transport=transport,
             # No limit on connections: each is one poll, heartbeat, accept or report, and slots bound those.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0),
+            limits=httpx.Limits(
+                max_connections=None,
+                max_keepalive_connections=8,
+                keepalive_expiry=IDLE_CONNECTION_SECONDS,
+            ),
             headers={
                 "content-type": "application/json",
                 "accept": "application/json, application/problem+json",

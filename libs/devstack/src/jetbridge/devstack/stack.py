@@ -24,6 +24,8 @@ from jetbridge.devstack.tls import Certificates, make_certificates
 REMOTE_EXECUTOR = "jetbridge.scheduler.executor.RemoteExecutor"
 _LOOPBACK = "127.0.0.1"
 _READY_SECONDS = 120.0
+_AIRFLOW_POOL_SIZE = 5
+"""``[database] sql_alchemy_pool_size``, as Airflow has it by default, of each api-server process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +246,9 @@ class DevStack:
     def _start_gateways(self, prepared: plane.Plane, host: str) -> Certificates:
         port = free_port(host)
         certificates = make_certificates(self.directory / "tls", host, _LOOPBACK, "localhost")
-        environment = prepared.gateway_environment(host, port, certificates)
+        environment = prepared.gateway_environment(host, port, certificates) | {
+            "JETBRIDGE_GATEWAY_AIRFLOW_CALLS_AT_ONCE": str(self._calls_at_once())
+        }
         self.gateways = plane.add_gateways(self.supervisor, environment, self.options.gateways)
         self.gateway_url = f"https://{host}:{port}"
         for gateway in self.gateways:
@@ -255,6 +259,10 @@ class DevStack:
         if self.options.record:
             self.gateway_url = self._start_recorder(host, port, certificates)
         return certificates
+
+    def _calls_at_once(self) -> int:
+        """Return each gateway's share of the connections that Airflow keeps to its database."""
+        return max(2, _AIRFLOW_POOL_SIZE * self.options.api_workers // self.options.gateways)
 
     @property
     def traffic(self) -> Path:

@@ -231,6 +231,7 @@ async def _wire(
         triggers=triggers,
         boundary=boundary,
         proxy=Proxy(
+            turns=asyncio.Semaphore(settings.airflow_calls_at_once),
             session=to.airflow,
             settings=settings,
             gatekeeper=gatekeeper,

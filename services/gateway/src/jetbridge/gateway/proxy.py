@@ -10,9 +10,10 @@ again.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -69,12 +70,22 @@ NO_TASK = "00000000-0000-0000-0000-000000000000"
 IDLE_CONNECTION_SECONDS = 4.0
 """Airflow's api-server closes idle connections after uvicorn's 5 s; reusing one in that moment fails."""
 
+READ_WHOLE_BYTES = 64 << 10
+"""Up to this size a body is read before Airflow is asked."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """Passes the requests of running workloads on. ``nudge`` tells the schedulers that a task has ended."""
+    """
+    Passes the requests of running workloads on. ``nudge`` tells the schedulers that a task has ended.
+
+    ``turns`` limits how many calls Airflow works on at once. Its api-server is one Python process with 5
+    connections to the database that it keeps (``sql_alchemy_pool_size``); each call beyond opens one of its
+    own and waits for the same interpreter.
+    """
 
     session: aiohttp.ClientSession
+    turns: asyncio.Semaphore
     settings: GatewaySettings
     gatekeeper: Gatekeeper
     holdings: Holdings
@@ -148,8 +159,8 @@ class Proxy:
     async def _whole_body(self, request: Request) -> bytes:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ProblemError(ProblemType.UNSUPPORTED_MEDIA, "Send the body without a Content-Encoding.")
-        chunks = await self._body(request)
-        return b"".join([chunk async for chunk in chunks]) if chunks is not None else b""
+        body = await self._body(request)
+        return body if isinstance(body, bytes) else await _whole(body) if body else b""
 
     async def read(self, request: Request, path: bytes, caller: Caller) -> Response:
         """Pass on a Dag processor's read of ``path``; raises the problem to answer with."""
@@ -206,22 +217,16 @@ class Proxy:
         headers = CIMultiDict(forwarded_headers(request.scope["headers"], self.tokens.token_for(workload_id)))
         if plain:
             headers["accept-encoding"] = "identity"
-        if body is not None:
+        data = await self._body(request) if body is None else body
+        if isinstance(data, bytes):
             headers.popall("content-length", None)
+        # What still comes from its sender would keep a turn for as long as that one likes.
+        turn = self.turns if data is None or isinstance(data, bytes) else nullcontext()
         started = time.perf_counter()
         url = URL(self.settings.airflow_base + target, encoded=True)
         try:
-            with http_client(request.method, upstream_template(url.raw_path), url.raw_authority) as span:
-                if traceparent := current_traceparent():
-                    headers["traceparent"] = traceparent
-                answer = await self.session.request(
-                    request.method,
-                    url,
-                    headers=headers,
-                    data=await self._body(request) if body is None else body,
-                    allow_redirects=False,
-                )
-                http_status(span, answer.status)
+            async with asyncio.timeout(self.settings.airflow_response_seconds), turn:
+                answer = await self._ask_airflow(request.method, url, headers, data)
         except TimeoutError as exc:
             raise upstream("did not answer in time", workload_id) from exc
         except aiohttp.ClientError as exc:
@@ -231,13 +236,33 @@ class Proxy:
         self.metrics.proxied.labels(request.method, str(answer.status)).observe(time.perf_counter() - started)
         return Relay(answer, self.settings.airflow_response_seconds)
 
-    async def _body(self, request: Request) -> AsyncIterator[bytes] | None:
+    async def _ask_airflow(
+        self, method: str, url: URL, headers: CIMultiDict[str], data: bytes | AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        with http_client(method, upstream_template(url.raw_path), url.raw_authority) as span:
+            if traceparent := current_traceparent():
+                headers["traceparent"] = traceparent
+            answer = await self.session.request(
+                method, url, headers=headers, data=data, allow_redirects=False
+            )
+            http_status(span, answer.status)
+            return answer
+
+    async def _body(self, request: Request) -> bytes | AsyncIterator[bytes] | None:
+        """Return a body: whole, if it is small."""
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
         if not has_body or request.headers.get("content-length") == "0":
             return None
         limits = self.settings.max_execution_body_bytes, self.settings.read_seconds
         await check_length(request, *limits)
-        return limited(request, *limits)
+        chunks = limited(request, *limits)
+        if int(request.headers.get("content-length", READ_WHOLE_BYTES + 1)) > READ_WHOLE_BYTES:
+            return chunks
+        return await _whole(chunks)
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
 
 
 def _target(path: bytes, request: Request) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import socket
 import ssl
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from jetbridge.bus.settings import BusSettings
 from jetbridge.gateway.app import build_app
 from jetbridge.gateway.gateway import Gateway, open_gateway
+from jetbridge.gateway.heap import settled_heap
 from jetbridge.gateway.http_protocol import bounded
 from jetbridge.gateway.scrape import reader
 from jetbridge.gateway.settings import GatewaySettings
@@ -72,10 +72,7 @@ async def run(
     """Serve on ``listener``, and answer probes on ``status``, until ``stop`` is set; then drain."""
     app = build_app(gateway)
     server = _Server(_config(app, gateway))
-    # What was imported and built stays; to look through it again and again held up requests for 20 ms.
-    gc.collect()
-    gc.freeze()
-    async with _answering(app, status):
+    async with settled_heap(), _answering(app, status):
         await _serve_until(stop, server, listener, gateway)
     log.info("gateway.stopped")
 

@@ -87,6 +87,12 @@ class GatewaySettings(BaseSettings):
         description="Limit of one proxied request; below the 60 s after which Airflow's client gives up.",
     )
     airflow_connections: int = Field(default=100, ge=1, description="Connections kept to Airflow at most.")
+    airflow_calls_at_once: int = Field(
+        default=8,
+        ge=1,
+        description="Calls of tasks that Airflow works on at once; the others wait their turn. Best is "
+        "[database] sql_alchemy_pool_size (5) for each api-server process, divided by the gateways.",
+    )
 
     other_dags: Annotated[tuple[OtherDags, ...], NoDecode] = Field(
         default=(OtherDags.STATES, OtherDags.TRIGGER),

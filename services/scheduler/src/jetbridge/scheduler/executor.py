@@ -167,7 +167,7 @@ class RemoteExecutor(BaseExecutor):
             wait_for_something(
                 self._link, self._idle_wait_seconds, look=self._take_note, found=self._is_something_to_do
             )
-        if self._idle_wait_seconds and self.running:  # else nothing more can end
+        if self._idle_wait_seconds and len(self.running) > 1:  # else nothing else can end meanwhile
             self._pace.rest(self._link, self._take_note)
         self._handed_over = False
         self._pace.end()
@@ -199,9 +199,10 @@ class RemoteExecutor(BaseExecutor):
     def _look_at(self, key: Key, held: Held) -> None:
         current = self._link.record(held.workload_id)
         match held.look(current):
-            case Sight.LEASED:
-                # Becomes the task's external_executor_id. Never after the end: then it is not held.
-                self.running_state(key, held.agent)
+            case Sight.NOTHING_NEW:
+                if held.agent_is_to_be_told(self._settings.tell_agent_after_seconds):
+                    # Becomes the task's external_executor_id. Never after the end: then it is not held.
+                    self.running_state(key, held.agent)
             case Sight.FINISHED if current is not None:
                 self._end(key, current)
             case Sight.OVERTAKEN | Sight.RELEASED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
+from time import monotonic
 
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask
 
@@ -17,8 +18,6 @@ class Sight(Enum):
     """What one look at a workload's record shows."""
 
     NOTHING_NEW = auto()
-    LEASED = auto()
-    """An agent has it, since the last look."""
     FINISHED = auto()
     RELEASED = auto()
     """Its agent is lost. Whoever took the lease back has Airflow schedule the task anew."""
@@ -35,6 +34,7 @@ class Held:
 
     ``submission`` is None for an adopted workload until its record is seen. ``workload`` is kept to hand it
     over once more if the bus loses it; an adopted one was started, so that must not be.
+    ``untold_since`` is when ``agent`` was first seen to have it, in monotonic seconds, until that is told.
     ``existence`` is the bus's answer, asked for when the record was missing.
     """
 
@@ -42,6 +42,7 @@ class Held:
     submission: int | None = None
     workload: ExecuteTask | ExecuteCallback | None = None
     agent: str | None = None
+    untold_since: float | None = None
     seen: bool = False
     existence: Future[bool] | None = None
 
@@ -65,9 +66,15 @@ class Held:
         if record.state is WorkloadState.RELEASED:
             return Sight.RELEASED
         if record.state is WorkloadState.LEASED and record.agent != self.agent:
-            self.agent = record.agent
-            return Sight.LEASED
+            self.agent, self.untold_since = record.agent, monotonic()
         return Sight.NOTHING_NEW
+
+    def agent_is_to_be_told(self, after_seconds: float) -> bool:
+        """Say, once for each agent, that it has had the workload for ``after_seconds``."""
+        if self.untold_since is None or monotonic() - self.untold_since < after_seconds:
+            return False
+        self.untold_since = None
+        return True
 
 
 def succeeded(record: WorkloadRecord) -> bool:

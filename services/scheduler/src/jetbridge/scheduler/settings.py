@@ -24,6 +24,13 @@ class SchedulerSettings(BaseSettings):
         description="How long the executor waits for an end or a nudge when there is nothing to do, in place "
         "of Airflow's sleep. Only with [scheduler] scheduler_idle_sleep_time = 0 and no other executor.",
     )
+    tell_agent_after_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="How long an agent must have had a workload before its name becomes the task's "
+        "external_executor_id. Telling it costs the scheduler a locked row, which a task that ends sooner "
+        "need not pay for; its hostname and its history name the agent anyway.",
+    )
     adoption_wait_seconds: float = Field(
         default=10.0,
         gt=0,
