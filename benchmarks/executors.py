@@ -190,6 +190,7 @@ def document(rounds: dict[str, list[Figures]]) -> Figures:
         "versions": {name: _version(name) for name in DISTRIBUTIONS} | {"python": platform.python_version()},
         "settings": {
             "slots": SLOTS,
+            "parallelism": {name: CONTENDERS[name].parallelism for name in rounds},
             "cores": os.cpu_count(),
             "load_average": psutil.getloadavg(),
             "scheduler_idle_sleep_time": "Airflow's default, 1; remote: 0; local-0.1: 0.1",

@@ -32,11 +32,16 @@ Environment = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Contender:
-    """One executor. ``prepare`` starts what it needs and returns settings, ``work`` starts its worker."""
+    """
+    One executor. ``prepare`` starts what it needs and returns settings, ``work`` starts its worker.
+
+    ``parallelism`` is what the scheduler has queued and running at most. LocalExecutor has as many processes,
+    so there it is the slots; the others keep Airflow's own 32, and some work waits at their worker.
+    """
 
     name: str
     executor: str
-    parallelism: int = 2 * SLOTS
+    parallelism: int = 32
     idle_sleep_seconds: float | None = None
     agents: tuple[AgentSpec, ...] = ()
     gateways: int = 0
@@ -113,8 +118,8 @@ def _edge_worker(stack: DevStack) -> None:
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender("local", "LocalExecutor"),
-        Contender("local-0.1", "LocalExecutor", idle_sleep_seconds=0.1),
+        Contender("local", "LocalExecutor", parallelism=SLOTS),
+        Contender("local-0.1", "LocalExecutor", parallelism=SLOTS, idle_sleep_seconds=0.1),
         Contender("celery", CELERY, prepare=_celery_settings, work=_celery_worker),
         Contender("celery-preloaded", CELERY, prepare=_celery_preloaded, work=_celery_worker),
         Contender("edge", EDGE, prepare=_edge_settings, work=_edge_worker),

@@ -226,6 +226,24 @@ async def test_a_call_whose_turn_does_not_come_in_time_is_a_5xx(start_gateway, t
     assert (await gateway.client.get(slow, headers=task[2])).status_code == 200
 
 
+async def test_a_lease_lost_while_a_call_waits_for_its_turn_is_fenced(
+    start_gateway, task, store, airflow, eventually
+):
+    workload_id, lease, headers = task
+    gateway = await start_gateway(airflow_calls_at_once=1)
+    slow = asyncio.create_task(gateway.client.get("/execution/xcoms/d/r/t/slow", headers=headers))
+    await eventually(lambda: airflow.at_once == 1)
+    target = f"/execution/task-instances/{workload_id}/heartbeat"
+    waiting = asyncio.create_task(gateway.client.put(target, json={}, headers=headers))
+    await eventually(lambda: len(gateway.gateway.proxy.airflow.turns._waiters or ()) == 1)
+    await store.remove(workload_id)
+    await eventually(lambda: gateway.gateway.holdings.seen(LeaseKey.parse(lease)) is None)
+    airflow.release.set()
+    assert (await slow).status_code == 200
+    assert (await waiting).status_code == 410
+    assert not airflow.seen
+
+
 async def test_a_slow_body_takes_no_turn(start_gateway, task, airflow):
     gateway = await start_gateway(airflow_calls_at_once=1)
     more = asyncio.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from jetbridge.contracts.records import (
     WorkloadRecord,
 )
 from jetbridge.gateway.agents import AgentDesk
+from jetbridge.gateway.airflow_calls import AirflowCalls, airflow_session
 from jetbridge.gateway.airflow_tokens import AirflowTokens
 from jetbridge.gateway.assets import AssetDesk
 from jetbridge.gateway.audit import Audit
@@ -62,7 +62,7 @@ from jetbridge.gateway.orders import Orders
 from jetbridge.gateway.outstanding import Outstanding
 from jetbridge.gateway.polls import Polls
 from jetbridge.gateway.presence import Presence
-from jetbridge.gateway.proxy import IDLE_CONNECTION_SECONDS, Proxy
+from jetbridge.gateway.proxy import Proxy
 from jetbridge.gateway.settings import GatewaySettings
 from jetbridge.gateway.sites import SiteDesk
 from jetbridge.gateway.terms import decide_terms
@@ -126,7 +126,7 @@ async def open_gateway(
     airflow_tokens = AirflowTokens(settings)
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(open_bus(bus_settings, "jetbridge-gateway"))
-        session = await stack.enter_async_context(_airflow_session(settings))
+        session = await stack.enter_async_context(airflow_session(settings))
         presence_store = await stack.enter_async_context(_redis(settings))
         background = await stack.enter_async_context(Background(on_failure))
         connections = _Connections(bus=bus, airflow=session, redis=presence_store)
@@ -231,13 +231,17 @@ async def _wire(
         triggers=triggers,
         boundary=boundary,
         proxy=Proxy(
-            turns=asyncio.Semaphore(settings.airflow_calls_at_once),
-            session=to.airflow,
+            airflow=AirflowCalls(
+                session=to.airflow,
+                turns=asyncio.Semaphore(settings.airflow_calls_at_once),
+                settings=settings,
+                tokens=airflow_tokens,
+                metrics=metrics,
+            ),
             settings=settings,
             gatekeeper=gatekeeper,
             holdings=holdings,
             contact=contact,
-            tokens=airflow_tokens,
             triggers=triggers,
             bundles=bundles,
             assets=AssetDesk(rpc),
@@ -293,26 +297,6 @@ async def _check_airflow(session: aiohttp.ClientSession, settings: GatewaySettin
     async with session.get(f"{settings.airflow_base}/execution/health") as answer:
         if answer.status != 200:
             raise CheckFailedError(f"the Execution API's health answers {answer.status}")
-
-
-@asynccontextmanager
-async def _airflow_session(settings: GatewaySettings) -> AsyncIterator[aiohttp.ClientSession]:
-    ca_file = settings.airflow_ca_file
-    connector = aiohttp.TCPConnector(
-        limit=settings.airflow_connections,
-        keepalive_timeout=IDLE_CONNECTION_SECONDS,
-        ssl=ssl.create_default_context(cafile=ca_file) if ca_file else True,
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,  # what Airflow compressed goes on as it is
-        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        timeout=aiohttp.ClientTimeout(
-            total=settings.airflow_response_seconds, sock_connect=settings.airflow_connect_seconds
-        ),
-    ) as session:
-        yield session
 
 
 @asynccontextmanager

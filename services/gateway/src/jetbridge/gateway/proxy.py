@@ -10,27 +10,22 @@ again.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
-import aiohttp
 import structlog
-from multidict import CIMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
-from yarl import URL
 
 from jetbridge.bus.errors import BusUnavailableError
 from jetbridge.contracts.messages import WorkloadKind
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.contracts.records import WorkloadRecord
-from jetbridge.gateway.airflow_tokens import AirflowTokens
+from jetbridge.gateway.airflow_calls import AirflowCalls, Call, LostMeanwhileError
 from jetbridge.gateway.assets import AssetDesk
 from jetbridge.gateway.auth import Caller, Gatekeeper
-from jetbridge.gateway.bodies import check_length, limited
 from jetbridge.gateway.boundary import Boundary, Crossing
 from jetbridge.gateway.bundles import BundleDesk
 from jetbridge.gateway.contact import Contact
@@ -48,49 +43,27 @@ from jetbridge.gateway.execution_rules import (
 from jetbridge.gateway.holdings import Holdings
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError, unavailable
-from jetbridge.gateway.proxy_rules import (
-    PREFIX,
-    PathError,
-    forwarded_headers,
-    upstream_target,
-)
-from jetbridge.gateway.relay import BoundaryResponse, LeaseLostResponse, Relay, upstream
+from jetbridge.gateway.proxy_rules import PREFIX, PathError, upstream_target
+from jetbridge.gateway.relay import BoundaryResponse, LeaseLostResponse
 from jetbridge.gateway.screening import SCREENS, START, STATE, RefusedError
 from jetbridge.gateway.settings import GatewaySettings
-from jetbridge.gateway.tracing import upstream_template
 from jetbridge.gateway.triggers import TriggerDesk
-from jetbridge.telemetry.spans import http_client, http_status
-from jetbridge.telemetry.tracing import current_traceparent
 
 log = structlog.get_logger(__name__)
 
 NO_TASK = "00000000-0000-0000-0000-000000000000"
 """Whose token an asker without a task gets: Airflow's own triggerer asks in this one's name (3.3)."""
 
-IDLE_CONNECTION_SECONDS = 4.0
-"""Airflow's api-server closes idle connections after uvicorn's 5 s; reusing one in that moment fails."""
-
-READ_WHOLE_BYTES = 64 << 10
-"""Up to this size a body is read before Airflow is asked."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """
-    Passes the requests of running workloads on. ``nudge`` tells the schedulers that a task has ended.
+    """Passes the requests of running workloads on. ``nudge`` tells the schedulers that a task has ended."""
 
-    ``turns`` limits how many calls Airflow works on at once. Its api-server is one Python process with 5
-    connections to the database that it keeps (``sql_alchemy_pool_size``); each call beyond opens one of its
-    own and waits for the same interpreter.
-    """
-
-    session: aiohttp.ClientSession
-    turns: asyncio.Semaphore
+    airflow: AirflowCalls
     settings: GatewaySettings
     gatekeeper: Gatekeeper
     holdings: Holdings
     contact: Contact
-    tokens: AirflowTokens
     triggers: TriggerDesk
     bundles: BundleDesk
     assets: AssetDesk
@@ -105,9 +78,7 @@ class Proxy:
         target = _target(request.scope["raw_path"], request)
         asker = await self._asker(holder)
         if asker is None:
-            log.info("lease.fenced")
-            self.metrics.refused.labels("lease-lost").inc()
-            return LeaseLostResponse()
+            return self._fenced()
         with _allowed(request):
             asked = _asked(request, target)
             if asker.kind in asked.route.kinds and needs_assets(asked, self.settings.other_dags):
@@ -115,11 +86,18 @@ class Proxy:
             check(asked, asker, self.settings.other_dags)
         crossing = self._crossing(request, asked, holder, asker)
         try:
-            return await self._cross(request, target, asker, crossing)
+            return await self._cross(request, target, holder, asker, crossing)
+        except LostMeanwhileError:
+            return self._fenced()
         except RefusedError as exc:
             log.info("boundary.refused", data=exc.data.value, path=request.scope["path"])
             self.metrics.refused.labels(ProblemType.BOUNDARY.slug).inc()
             return BoundaryResponse(str(exc))
+
+    def _fenced(self) -> Response:
+        log.info("lease.fenced")
+        self.metrics.refused.labels("lease-lost").inc()
+        return LeaseLostResponse()
 
     def _crossing(
         self, request: Request, asked: Asked, holder: LeaseClaims | TriggerClaims, asker: Asker
@@ -138,29 +116,34 @@ class Proxy:
         request.scope["state"]["counted_for"] = (crossing.agent, crossing.site)
         return crossing
 
-    async def _cross(self, request: Request, target: str, asker: Asker, crossing: Crossing) -> Response:
+    async def _cross(
+        self,
+        request: Request,
+        target: str,
+        holder: LeaseClaims | TriggerClaims,
+        asker: Asker,
+        crossing: Crossing,
+    ) -> Response:
         """Pass on what may cross; raises :class:`RefusedError` for what may not."""
-        subject = asker.task_instance or NO_TASK
+        call = Call(
+            target=target,
+            workload_id=asker.task_instance or NO_TASK,
+            still_held=partial(self._holds, holder),
+        )
         decision = self.boundary.decision(crossing.site, crossing.queue)
         self.boundary.check_operation(crossing, decision)
         if crossing.operation == START:
             # Its answer is read whole, as it may hold what this plane sealed.
-            relay = await self._forward(request, target, subject, plain=True)
+            relay = await self.airflow.forward(request, replace(call, plain=True))
             return await relay.changed(lambda answer: self.boundary.opened_start(answer, crossing.task))
         if crossing.operation not in SCREENS:
-            return await self._forward(request, target, subject)
-        passed = self.boundary.screen(crossing, decision, await self._whole_body(request))
-        relay = await self._forward(request, target, subject, passed)
+            return await self.airflow.forward(request, call)
+        passed = self.boundary.screen(crossing, decision, await self.airflow.whole_body(request))
+        relay = await self.airflow.forward(request, replace(call, body=passed))
         if crossing.operation == STATE and relay.status_code < 300:
             # What follows can be scheduled now; the lease's end is known only after the upload of the log.
             await self.nudge()
         return relay
-
-    async def _whole_body(self, request: Request) -> bytes:
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ProblemError(ProblemType.UNSUPPORTED_MEDIA, "Send the body without a Content-Encoding.")
-        body = await self._body(request)
-        return body if isinstance(body, bytes) else await _whole(body) if body else b""
 
     async def read(self, request: Request, path: bytes, caller: Caller) -> Response:
         """Pass on a Dag processor's read of ``path``; raises the problem to answer with."""
@@ -169,7 +152,7 @@ class Proxy:
             asked = _asked(request, target)
             asker = Asker(kind=Kind.DAG_PROCESSOR, dags=await self._dags(caller, asked))
             check(asked, asker, self.settings.other_dags)
-        return await self._forward(request, target, NO_TASK)
+        return await self.airflow.forward(request, Call(target=target, workload_id=NO_TASK))
 
     async def _dags(self, caller: Caller, asked: Asked) -> frozenset[str]:
         """Return the Dag that is asked about if it is of a bundle that the caller holds."""
@@ -191,6 +174,9 @@ class Proxy:
             dags=frozenset({record.coordinates.dag_id}),
         )
 
+    async def _holds(self, holder: LeaseClaims | TriggerClaims) -> bool:
+        return await self._asker(holder) is not None
+
     async def _held(self, holder: LeaseClaims) -> WorkloadRecord | None:
         if not self.contact.within(self.settings.lease_seconds):
             # By now the plane may have given the work to somebody else without our hearing of it.
@@ -199,70 +185,6 @@ class Proxy:
             return await self.holdings.held(holder.lease, holder.agent)
         except BusUnavailableError as exc:
             raise unavailable("The lease cannot be checked now because NATS is away.") from exc
-
-    async def _forward(
-        self,
-        request: Request,
-        target: str,
-        workload_id: str,
-        body: bytes | None = None,
-        *,
-        plain: bool = False,
-    ) -> Relay:
-        """
-        Pass on a request; with ``body`` in place of its own if that was read already.
-
-        ``plain`` asks for an answer that can be read here: Airflow compresses those over 1 KiB.
-        """
-        headers = CIMultiDict(forwarded_headers(request.scope["headers"], self.tokens.token_for(workload_id)))
-        if plain:
-            headers["accept-encoding"] = "identity"
-        data = await self._body(request) if body is None else body
-        if isinstance(data, bytes):
-            headers.popall("content-length", None)
-        # What still comes from its sender would keep a turn for as long as that one likes.
-        turn = self.turns if data is None or isinstance(data, bytes) else nullcontext()
-        started = time.perf_counter()
-        url = URL(self.settings.airflow_base + target, encoded=True)
-        try:
-            async with asyncio.timeout(self.settings.airflow_response_seconds), turn:
-                answer = await self._ask_airflow(request.method, url, headers, data)
-        except TimeoutError as exc:
-            raise upstream("did not answer in time", workload_id) from exc
-        except aiohttp.ClientError as exc:
-            if isinstance(exc.__cause__, ProblemError):  # the body's fault, not Airflow's
-                raise exc.__cause__ from exc
-            raise upstream("cannot be reached", workload_id) from exc
-        self.metrics.proxied.labels(request.method, str(answer.status)).observe(time.perf_counter() - started)
-        return Relay(answer, self.settings.airflow_response_seconds)
-
-    async def _ask_airflow(
-        self, method: str, url: URL, headers: CIMultiDict[str], data: bytes | AsyncIterator[bytes] | None
-    ) -> aiohttp.ClientResponse:
-        with http_client(method, upstream_template(url.raw_path), url.raw_authority) as span:
-            if traceparent := current_traceparent():
-                headers["traceparent"] = traceparent
-            answer = await self.session.request(
-                method, url, headers=headers, data=data, allow_redirects=False
-            )
-            http_status(span, answer.status)
-            return answer
-
-    async def _body(self, request: Request) -> bytes | AsyncIterator[bytes] | None:
-        """Return a body: whole, if it is small."""
-        has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        if not has_body or request.headers.get("content-length") == "0":
-            return None
-        limits = self.settings.max_execution_body_bytes, self.settings.read_seconds
-        await check_length(request, *limits)
-        chunks = limited(request, *limits)
-        if int(request.headers.get("content-length", READ_WHOLE_BYTES + 1)) > READ_WHOLE_BYTES:
-            return chunks
-        return await _whole(chunks)
-
-
-async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
 
 
 def _target(path: bytes, request: Request) -> str:
