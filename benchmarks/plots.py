@@ -16,7 +16,7 @@ OURS, OTHERS = "#1f77b4", "#9aa5b1"
 
 def draw(rounds: dict[str, list[dict[str, Any]]], directory: Path) -> None:
     """Draw one picture: bars per executor for what people ask first, and CPU by component."""
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(17, 3.8), layout="constrained")
     _bars(axes[0], rounds, "200 tasks, 16 slots: tasks/s", lambda one: one["burst"]["tasks_per_second"])
     _bars(
         axes[1],
@@ -62,7 +62,7 @@ def _bars(axis: Any, rounds: dict[str, list[dict[str, Any]]], title: str, figure
     )
     axis.bar_label(bars, fmt="%.3g")
     axis.set_title(title, fontsize=10)
-    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="x", labelsize=8, labelrotation=25)
 
 
 def _stacked_cpu(axis: Any, rounds: dict[str, list[dict[str, Any]]]) -> None:
@@ -76,5 +76,5 @@ def _stacked_cpu(axis: Any, rounds: dict[str, list[dict[str, Any]]]) -> None:
         axis.bar(list(parts), heights, bottom=list(bottom.values()), label=component)
         bottom = {name: bottom[name] + height for name, height in zip(parts, heights, strict=True)}
     axis.set_title("CPU-seconds per task, by component", fontsize=10)
-    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="x", labelsize=8, labelrotation=25)
     axis.legend(fontsize=7)
