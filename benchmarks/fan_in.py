@@ -53,6 +53,7 @@ LEASE_INTERVALS = 24
 CONNECTIONS_OF_AN_AGENT = 2
 OTHER_FILES = 200
 HELD_SHARE = 0.95
+HELD_WITHIN_SECONDS = 300.0
 
 REGISTERING_AT_ONCE = 50
 MEASURE_SECONDS = 20.0
@@ -133,8 +134,9 @@ async def _figures(running: Running, crowd: Crowd, before: int, offers: int) -> 
     count = len(crowd.agents)
     async with session_to(running) as session:
         # Never quite all at the same moment: a poll ends after half a minute and the next one begins.
-        while await held_polls(session, running.url) < HELD_SHARE * count:  # noqa: ASYNC110 - its state
-            await asyncio.sleep(0.5)
+        async with asyncio.timeout(HELD_WITHIN_SECONDS):
+            while await held_polls(session, running.url) < HELD_SHARE * count:  # noqa: ASYNC110 - its state
+                await asyncio.sleep(0.5)
     await asyncio.sleep(crowd.interval_seconds)  # each has sent a heartbeat, so has its second connection
     cpu, started = cpu_seconds(running.gateway), time.monotonic()
     await asyncio.sleep(MEASURE_SECONDS)  # the thing that is measured

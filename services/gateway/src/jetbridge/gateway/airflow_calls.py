@@ -23,7 +23,7 @@ from yarl import URL
 
 from jetbridge.contracts.problems import ProblemType
 from jetbridge.gateway.airflow_tokens import AirflowTokens
-from jetbridge.gateway.bodies import check_length, limited
+from jetbridge.gateway.bodies import check_length, limited, whole
 from jetbridge.gateway.metrics import GatewayMetrics
 from jetbridge.gateway.problems import ProblemError
 from jetbridge.gateway.proxy_rules import forwarded_headers
@@ -129,11 +129,11 @@ class AirflowCalls:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ProblemError(ProblemType.UNSUPPORTED_MEDIA, "Send the body without a Content-Encoding.")
         body = await self._body(request)
-        return body if isinstance(body, bytes) else await _whole(body) if body else b""
+        return await whole(body) if isinstance(body, AsyncIterator) else body or b""
 
     @asynccontextmanager
     async def _turn(self, data: Body | None, call: Call) -> AsyncIterator[None]:
-        if not (data is None or isinstance(data, bytes)):
+        if isinstance(data, AsyncIterator):
             yield  # its sender could keep a turn for as long as it likes
             return
         waits = self.turns.locked()
@@ -164,8 +164,4 @@ class AirflowCalls:
         chunks = limited(request, *limits)
         if int(request.headers.get("content-length", READ_WHOLE_BYTES + 1)) > READ_WHOLE_BYTES:
             return chunks
-        return await _whole(chunks)
-
-
-async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
+        return await whole(chunks)

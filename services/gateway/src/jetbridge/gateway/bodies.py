@@ -48,7 +48,7 @@ class BodyReader(Generic[B]):
         check_query(request)
         _check_media_type(request)
         await check_length(request, self._max_bytes, self._read_seconds)
-        data = b"".join([chunk async for chunk in limited(request, self._max_bytes, self._read_seconds)])
+        data = await whole(limited(request, self._max_bytes, self._read_seconds))
         try:
             body = self._decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -104,6 +104,11 @@ async def limited(request: Request, max_bytes: int, read_seconds: float) -> Asyn
                 await _discard(request, deadline)
             raise _too_large(max_bytes)
         yield chunk
+
+
+async def whole(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return all chunks as one."""
+    return b"".join([chunk async for chunk in chunks])
 
 
 async def _next(request: Request, deadline: float) -> Message:

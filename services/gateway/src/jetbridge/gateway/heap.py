@@ -24,17 +24,16 @@ _FULL = 2
 
 
 def collect_all() -> None:
-    """Go through everything, and set aside what is left."""
+    """Go through everything, also what was set aside."""
     gc.unfreeze()
     gc.collect()
-    gc.freeze()
 
 
 @asynccontextmanager
 async def settled_heap() -> AsyncIterator[None]:
     """Look through everything once, now that all is built, and keep it that way."""
-    collect_all()
     gc.callbacks.append(_set_aside)
+    collect_all()
     again = asyncio.create_task(_look_again(), name="heap")
     try:
         yield
