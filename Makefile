@@ -14,11 +14,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 SOURCES := $(patsubst %/pyproject.toml,%/src,$(MEMBERS))
-PYTEST := $(BIN)/pytest $(PYTEST_ARGS)
+# pytest rewrites each test file's asserts, which takes seconds: it may keep what it made, whatever is set here.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest $(PYTEST_ARGS)
 
-# Tests wait about as much as they compute, hence one process more than the two processors this must be quick on.
-# What shares servers stays together; see tests/conftest.py.
-IN_PARALLEL := --numprocesses 3 --dist loadscope
+# Tests wait as much as they compute, hence twice the two processors this must be quick on. What shares servers
+# stays together; see tests/conftest.py.
+IN_PARALLEL := --numprocesses 4 --dist loadscope
 
 # Where PYTHONDONTWRITEBYTECODE is set, importing Airflow takes seconds unless it was compiled at installation. Our
 # own code is compiled, too: the tests start some hundred processes that import it.

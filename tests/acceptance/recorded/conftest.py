@@ -80,7 +80,7 @@ def stack(markers, dags, collector, tmp_path_factory):
         "AIRFLOW_VAR_MARKED": markers["variable"],
         "AIRFLOW_VAR_MARKED_RENDERED": markers["variable-rendered"],
         "PYTHONPATH": str(dags),
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "2",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
     }
     agents = [
         AgentSpec(name="works", slots=8, queues=("default", *QUEUES), environment=lambda _: own),

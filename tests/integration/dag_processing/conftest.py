@@ -14,12 +14,10 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.rows import dict_row
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -41,6 +39,7 @@ from jetbridge.devstack.ports import free_port
 from jetbridge.devstack.probes import accepts_connections, answers_http
 from jetbridge.devstack.processes import Command, Supervisor
 from jetbridge.devstack.servers import nats, redis
+from jetbridge.devstack.servers.postgres import PostgresServer
 from jetbridge.devstack.tls import make_certificates
 
 WAIT_SECONDS = 90
@@ -104,21 +103,14 @@ class Servers:
     """The servers of this session."""
 
     supervisor: Supervisor
-    admin_url: str
-    template: str
+    postgres: PostgresServer
     plane: Plane
     secrets: devstack_airflow.Secrets
     directory: Path
     databases: list = field(default_factory=list)
 
     def database(self, name, dags):
-        with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(name), sql.Identifier(self.template)
-                )
-            )
-        url = urlsplit(self.admin_url)._replace(path=f"/{name}").geturl()
+        url = self.postgres.create_database(name, devstack_airflow.DATABASE)
         self.databases.append(Database(url, self.airflow_environment(name, url, dags)))
         return self.databases[-1]
 
@@ -158,7 +150,7 @@ def open_servers(directory):
         # What is compared with stock Airflow, or looked for in the database, has to be as it was written.
         # Not the source: that it stays, and what is shown in its place, is looked at here.
         set_policy(supervisor, plane, [word for word in EVERYTHING_OPEN if "dag-source" not in word])
-        found = Servers(supervisor, server.url, devstack_airflow.DATABASE, plane, own, directory)
+        found = Servers(supervisor, server, plane, own, directory)
         if not migrated:
             environment = found.airflow_environment("migrate", url, directory)
             devstack_airflow.migrate(supervisor, server, environment)

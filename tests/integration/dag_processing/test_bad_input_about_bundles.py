@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import uuid
+import zlib
 
 import pytest
 
@@ -107,13 +108,20 @@ def file_parsed(**changes):
     return {"path": "by_hand.py", "run_seconds": 0.1, **packed(result(GOOD_DAG)), **changes}
 
 
+def bomb(mib):
+    """Return the beginning of a gzip file of so many MiB, of which this process compresses but one."""
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    one = deflate.compress(b"A" * (1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return gzip.compress(b"")[:10] + one * mib
+
+
 RESULTS = {
     "no gzip": (packed({}, data=b"rubbish"), 400),
     "nothing": (packed({}, data=b""), 400),
     "truncated": (packed({}, data=gzip.compress(json.dumps(result(GOOD_DAG)).encode())[:-9]), 400),
     "something behind": (packed(result(), data=gzip.compress(json.dumps(result()).encode()) + b"more"), 400),
     "not what its hash says": (packed(result(GOOD_DAG), claim="0" * 64), 400),
-    "bomb": (packed({}, data=gzip.compress(b'"' + b"A" * (200 << 20) + b'"')), 413),
+    "bomb": (packed({}, data=bomb(mib=200)), 413),
     "deep": (
         packed({}, data=gzip.compress(b"[" * 1_000_000), claim=hashlib.sha256(b"[" * 1_000_000).hexdigest()),
         400,

@@ -207,8 +207,17 @@ async def test_callbacks(warm, specs):
 async def around(warm, specs):
     spec = specs.task("looks_around")
     assert (await warm.run(spec)).exit_code == 0
+    return await warm.shown(f"around-{run_of(warm, spec).body['pid']}")
+
+
+def run_of(warm, spec):
+    """Return the call that a task began with."""
     (run,) = warm.plane.calls_of(spec["ti"]["id"], "/run")
-    return await warm.shown(f"around-{run.body['pid']}")
+    return run
+
+
+def sockets_of(task):
+    return {where for where in task["descriptors"].values() if where.startswith("socket:")}
 
 
 async def test_what_a_task_can_see(warm, specs):
@@ -221,8 +230,7 @@ async def test_what_a_task_can_see(warm, specs):
         ]
         assert "agent-token" not in str(task["environ"])
         # Airflow's four sockets to the supervisor: requests, output, errors, logs.
-        sockets = {where for where in task["descriptors"].values() if where.startswith("socket:")}
-        assert len(sockets) == 4, task["descriptors"]
+        assert len(sockets_of(task)) == 4, task["descriptors"]
         assert not any("epoll" in where or "memfd" in where for where in task["descriptors"].values())
 
 
@@ -248,6 +256,28 @@ async def test_tasks_of_one_dag_follow_each_other_in_one_supervisor(warm, specs)
     assert one["environ"][LEASE_VARIABLE] != another["environ"][LEASE_VARIABLE]
     # Nobody asks for it again, so it goes.
     await warm.gone(another["ppid"])
+
+
+async def test_a_supervisor_keeps_its_connection_and_none_of_its_tasks_has_it(warm, specs):
+    tasks = [specs.task("looks_around") for _ in range(3)]
+    for spec in tasks:
+        await warm.run(spec)
+    shown = [await warm.shown(f"around-{run_of(warm, spec).body['pid']}") for spec in tasks]
+    assert len({task["ppid"] for task in shown}) == 1
+    assert len({call.connection for spec in tasks for call in warm.plane.calls_of(spec["ti"]["id"])}) == 1
+    for task in shown:
+        assert len(sockets_of(task)) == 4, task["descriptors"]
+    for spec in tasks:
+        assert {call.token for call in warm.plane.calls_of(spec["ti"]["id"])} == {
+            f"token-of-{lease_of(spec)}"
+        }
+
+
+async def test_a_connection_that_was_kept_and_is_cut_costs_no_task(warm, specs):
+    one = await around(warm, specs)
+    await warm.plane.stop()
+    await warm.plane.start()
+    assert (await around(warm, specs))["ppid"] == one["ppid"]
 
 
 @pytest.mark.parametrize("before", ["asks_for_a_variable", "fails", "leaves_a_child_behind"])

@@ -28,6 +28,12 @@ def parameters(function):
 def tls_context():
     return client.Client._get_ssl_context_cached()
 
+def stays_open():
+    given = client.Client(base_url=None, dry_run=True, token="")
+    with supervisor._ensure_client("https://plane.test", "", client=given) as used:
+        pass
+    return used is given and not given.is_closed
+
 def preloads(name):
     try:
         importlib.import_module(name)
@@ -45,6 +51,7 @@ print(json.dumps({
     "client": parameters(client.Client),
     "calls_go_through_send": client.Client.send is httpx.Client.send and "super().request(" in
         inspect.getsource(client.Client.request),
+    "a_client_that_is_given_stays_open": stays_open(),
     "run_workload_gives": [name for name in parameters(supervisor.supervise_task)
         if f"{name}=" in inspect.getsource(BaseExecutor.run_workload).split("supervise_callback")[0]],
     "tls_context_is_cached": tls_context() is tls_context(),
@@ -124,12 +131,13 @@ def test_how_a_workload_is_run(airflow):
         assert {"token", "server", "client", "log_path"} <= set(airflow[supervise])
 
 
-def test_a_task_that_rides_through_an_outage_is_run_as_others_are(airflow):
-    # ``riding`` gives a client as well, and leaves out what has no other value on a worker.
+def test_a_task_is_run_as_airflow_would_but_with_a_client_of_ours(airflow):
+    # ``execute`` leaves out what has no other value on a worker.
     given = {"ti", "bundle_info", "dag_rel_path", "token", "server", "log_path", "sentry_integration"}
     assert set(airflow["run_workload_gives"]) == given | {"dry_run", "subprocess_logs_to_stdout"}
     assert set(airflow["supervise_task"]) == set(airflow["run_workload_gives"]) | {"client"}
     assert airflow["calls_go_through_send"]
+    assert airflow["a_client_that_is_given_stays_open"]
 
 
 def test_the_client_that_is_warmed_up(airflow):

@@ -1,24 +1,12 @@
-"""Print what Airflow's api-server answers about agent tokens to people of several roles, as JSON."""
-
-import json
-import sys
-from pathlib import Path
-
-from airflow.api_fastapi.app import create_app, get_auth_manager
-from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from starlette.testclient import TestClient
+"""What Airflow's api-server answers about agent tokens to people of several roles."""
 
 UNKNOWN = "0" * 12
 PASTED = "jb_000000000000_" + "s" * 43
 
 
-def headers_of(role):
-    user = SimpleAuthManagerUser(username=role.lower(), role=role, teams=[])
-    return {"Authorization": f"Bearer {get_auth_manager().generate_jwt(user)}"}
-
-
-with TestClient(create_app(apps="all")) as client:
-    op, made = headers_of("OP"), []
+def answers(client, login):
+    """Return status, body and caching of each answer; ``login`` makes the header of somebody of a role."""
+    op = login("OP")
 
     def ask(method, path, headers=op, **arguments):
         answer = client.request(method, f"/jetbridge/tokens{path}", headers=headers, **arguments)
@@ -50,11 +38,11 @@ with TestClient(create_app(apps="all")) as client:
         "nobody": ask("GET", "", headers={}),
     }
     for role in ("VIEWER", "USER"):
-        of_role = headers_of(role)
+        of_role = login(role)
         answers |= {
             f"{role} lists": ask("GET", "", headers=of_role),
             f"{role} creates": ask("POST", "", headers=of_role, json=wanted),
             f"{role} rotates": ask("POST", f"/{token_id}/rotate", headers=of_role, json={}),
             f"{role} revokes": ask("DELETE", f"/{token_id}", headers=of_role),
         }
-Path(sys.argv[1]).write_text(json.dumps(answers))
+    return answers

@@ -31,7 +31,11 @@ def collect_all() -> None:
 
 @asynccontextmanager
 async def settled_heap() -> AsyncIterator[None]:
-    """Look through everything once, now that all is built, and keep it that way."""
+    """
+    Look through everything once, and set aside from now on what survives a full collection.
+
+    For a process that is a gateway and nothing else: the heap is all of the process'.
+    """
     gc.callbacks.append(_set_aside)
     collect_all()
     again = asyncio.create_task(_look_again(), name="heap")

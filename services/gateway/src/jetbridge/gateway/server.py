@@ -60,7 +60,7 @@ async def serve(settings: GatewaySettings, bus_settings: BusSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     listener = bind(settings)
     status = bind(settings, settings.status_port) if settings.status_port else None
-    async with open_gateway(settings, bus_settings, fail) as gateway:
+    async with open_gateway(settings, bus_settings, fail) as gateway, settled_heap():
         with pushing("gateway", reader(gateway)):
             await run(gateway, listener, stop, status)
     return 1 if failed.is_set() else 0
@@ -72,7 +72,7 @@ async def run(
     """Serve on ``listener``, and answer probes on ``status``, until ``stop`` is set; then drain."""
     app = build_app(gateway)
     server = _Server(_config(app, gateway))
-    async with settled_heap(), _answering(app, status):
+    async with _answering(app, status):
         await _serve_until(stop, server, listener, gateway)
     log.info("gateway.stopped")
 
@@ -165,8 +165,12 @@ def bind(settings: GatewaySettings, port: int | None = None) -> socket.socket:
     port = settings.port if port is None else port
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (settings.host, port), family=family, backlog=_BACKLOG, reuse_port=settings.reuse_port
         )
     except OSError as exc:
         raise ListenError(f"cannot listen on {settings.host} port {port}: {exc.strerror or exc}") from exc
+    # Connections inherit it. asyncio's own loop does not see that these are TCP, and an answer written in two
+    # parts then waits 40 ms for the other side's acknowledgement of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -5,7 +5,7 @@ Written for Airflow 3.3 (``apache-airflow-core>=3.3,<3.4``). It relies on:
 
 * ``airflow.executors.workloads.ExecutorWorkload``: the union of workload models, read from JSON;
 * ``BaseExecutor.run_workload``: what Airflow's own executors call in a worker process, and which picks
-  ``supervise_task`` or ``supervise_callback``;
+  ``supervise_task`` or ``supervise_callback``; the former is called here, with a client of ours;
 * ``[sdk] coordinators`` and ``queue_to_coordinator`` being read from the environment when a supervisor
   starts, and again after ``reset_coordinator_manager`` (see ``coordinator``);
 * ``ti.context_carrier``: what Airflow's task runner takes for the parent of its span;
@@ -23,6 +23,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.sdk.api.client import Client
 from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.coordinator import reset_coordinator_manager
+from airflow.sdk.execution_time.supervisor import supervise_task
 from airflow.sdk.log import configure_logging
 from pydantic import TypeAdapter, ValidationError
 from setproctitle import setproctitle
@@ -41,7 +43,9 @@ from setproctitle import setproctitle
 from jetbridge.contracts.messages import Outcome
 from jetbridge.worker import log_ids, memory, residue, site_client, startup, traced
 from jetbridge.worker.frames import MAX_REASON_LENGTH, Order, Result
-from jetbridge.worker.riding import supervise_riding
+from jetbridge.worker.kept_client import kept
+from jetbridge.worker.outbox import Outbox
+from jetbridge.worker.riding import RidingClient
 from jetbridge.xcom.backend import xcom_store
 from jetbridge.xcom.errors import ObjectStoreError
 from jetbridge.xcom.logs import logs_store
@@ -135,10 +139,28 @@ def run(order: Order, server: str) -> Result:
 
 def _supervise(workload: Any, order: Order, server: str) -> int:
     title = _process_title(workload)
-    if order.outbox and isinstance(workload, workloads.ExecuteTask):
-        setproctitle(title)
-        return supervise_riding(workload, token=order.token, server=server, outbox=Path(order.outbox))
-    return BaseExecutor.run_workload(workload, server=server, proctitle=title)
+    if not isinstance(workload, workloads.ExecuteTask):
+        return BaseExecutor.run_workload(workload, server=server, proctitle=title)
+    setproctitle(title)
+    if not order.outbox:
+        return _supervise_task(workload, server, kept.for_task(server, order.token))
+    outbox = Outbox(Path(order.outbox))
+    with closing(RidingClient(base_url=server, token=order.token, outbox=outbox)) as client:
+        return _supervise_task(workload, server, client)
+
+
+def _supervise_task(workload: Any, server: str, client: Client) -> int:
+    """Run a task as ``BaseExecutor.run_workload`` does, but with our client; returns its exit code."""
+    return supervise_task(
+        ti=workload.ti,
+        bundle_info=workload.bundle_info,
+        dag_rel_path=workload.dag_rel_path,
+        token=workload.token,
+        server=server,
+        log_path=workload.log_path,
+        client=client,
+        sentry_integration=getattr(workload, "sentry_integration", ""),
+    )
 
 
 def _read_workload(order: Order) -> Any:

@@ -1,7 +1,7 @@
 """
 What becomes of each call of Airflow's Execution API while the plane is away, for tasks under ``wait``.
 
-One row per operation of Airflow 3.3's Execution API; ``tests/unit/worker/test_ride_rules.py`` fails when
+One row per operation of Airflow 3.3's Execution API; ``tests/unit/airflows_api`` fails when
 Airflow has one that is not here. What is not here waits: a *yes* is only given where it is known to be
 harmless.
 """

@@ -1,23 +1,20 @@
 """
-Runs a task that rides through an outage, with a client that keeps what the plane cannot take.
+The client of a task that rides through an outage: it keeps what the plane cannot take.
 
-For Airflow 3.3: ``supervise_task(client=…)``, and ``Client.send``, which is httpx' own and which every call
-of Airflow's client goes through. ``tests/unit/worker/test_airflow_contract.py`` fails when one of these
-changes. Only tasks under ``wait`` come here; all others use Airflow's client as it is.
+For Airflow 3.3: ``Client.send``, which is httpx' own and which every call of Airflow's client goes through.
+``tests/unit/worker/test_airflow_contract.py`` fails when this changes. Only tasks under ``wait`` have it; all
+others have Airflow's client as it is (``kept_client``).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
 import structlog
 from airflow.sdk.api.client import Client
-from airflow.sdk.execution_time.supervisor import supervise_task
 
 from jetbridge.worker.outbox import Call, Outbox, OutboxFullError
 from jetbridge.worker.ride_rules import Row, Rule, row_of
@@ -34,21 +31,6 @@ AWAY_STATUS = frozenset({408, 429, 502, 503, 504})
 """Nobody took the call. 500 is Airflow's own error, perhaps about this very call: not answered with *yes*."""
 
 _KEPT_HEADERS = ("content-type", "airflow-api-version")
-
-
-def supervise_riding(workload: Any, *, token: str, server: str, outbox: Path) -> int:
-    """Run a task as ``BaseExecutor.run_workload`` does, riding through outages; returns its exit code."""
-    with closing(RidingClient(base_url=server, token=token, outbox=Outbox(outbox))) as client:
-        return supervise_task(
-            ti=workload.ti,
-            bundle_info=workload.bundle_info,
-            dag_rel_path=workload.dag_rel_path,
-            token=token,
-            server=server,
-            log_path=workload.log_path,
-            client=client,
-            sentry_integration=getattr(workload, "sentry_integration", ""),
-        )
 
 
 class RidingClient(Client):

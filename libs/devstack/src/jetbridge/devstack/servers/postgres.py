@@ -51,12 +51,13 @@ class PostgresServer(Server):
 
     url: str = field(repr=False)
 
-    def create_database(self, name: str) -> str:
-        """Create an empty database unless it exists, and return its URL."""
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Create a database unless it exists, as a copy of ``template``, empty as a rule; return its URL."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
             if not exists:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                names = sql.Identifier(name), sql.Identifier(template)
+                connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
         return urlsplit(self.url)._replace(path=f"/{name}").geturl()
 
 
