@@ -26,7 +26,7 @@ def token_file(tmp_path, gateway):
 
 @pytest.fixture
 async def client(gateway):
-    async with GatewayClient("https://gateway.test", transport=gateway.transport()) as client:
+    async with GatewayClient("https://gateway.test", http=gateway.http()) as client:
         yield client
 
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import ssl
 
-import httpx
 import msgspec
 import pytest
 
 from jetbridge.agent import errors
 from jetbridge.agent.gateway_client import POLL_MARGIN_SECONDS, GatewayClient, tls_context
+from jetbridge.agent.http import Answer, NoAnswerError
 from jetbridge.contracts.api import HeartbeatRequest, PollRequest, Problem, RegisterRequest, ReportRequest
 from jetbridge.contracts.ids import AgentToken
 from jetbridge.contracts.messages import Outcome
@@ -16,18 +16,34 @@ from jetbridge.contracts.problems import ProblemType
 LEASE = "0190c3f4-0000-7000-8000-000000000001.7"
 
 
-def answering(response):
-    def handle(_request):
-        if isinstance(response, Exception):
-            raise response
-        return response
+class Scripted:
+    """Gives one answer to everything, and remembers what was asked."""
 
-    return GatewayClient("https://gw.test/base/", transport=httpx.MockTransport(handle))
+    def __init__(self, answer):
+        self.answer = answer
+        self.seen = []
+
+    async def send(self, *request):
+        self.seen.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def close(self):
+        pass
+
+
+def answering(answer):
+    return GatewayClient("https://gw.test/base/", http=Scripted(answer))
+
+
+def answer(status, body, content_type="application/json"):
+    return Answer(status=status, body=body, content_type=content_type)
 
 
 def problem(kind, detail="do this"):
     document = Problem(type=kind.uri, title=kind.title, status=kind.status, detail=detail)
-    return httpx.Response(kind.status, content=msgspec.json.encode(document))
+    return answer(kind.status, msgspec.json.encode(document), "application/problem+json")
 
 
 EXPECTED = {
@@ -74,13 +90,13 @@ async def test_a_refused_token_says_what_to_do_and_not_the_secret():
 @pytest.mark.parametrize(
     "response",
     [
-        httpx.Response(404, text="default backend - 404"),
-        httpx.Response(502, text="<html>Bad Gateway</html>"),
-        httpx.Response(302, headers={"location": "https://login.example.com"}),
-        httpx.Response(401, json={"detail": "not ours"}),
-        httpx.Response(400, json={"type": "about:blank", "title": "x", "status": 400}),
-        httpx.Response(200, text="<html>captive portal</html>"),
-        httpx.Response(200, json={"lease": 7}),
+        answer(404, b"default backend - 404", "text/plain"),
+        answer(502, b"<html>Bad Gateway</html>", "text/html"),
+        answer(302, b""),
+        answer(401, b'{"detail": "not ours"}'),
+        answer(400, b'{"type": "about:blank", "title": "x", "status": 400}'),
+        answer(200, b"<html>captive portal</html>", "text/html"),
+        answer(200, b'{"lease": 7}'),
     ],
 )
 async def test_an_answer_of_somebody_else_may_be_asked_for_again(response):
@@ -90,40 +106,32 @@ async def test_an_answer_of_somebody_else_may_be_asked_for_again(response):
     assert raised.value.may_retry
 
 
-@pytest.mark.parametrize(
-    "failure", [httpx.ConnectError("refused"), httpx.ReadTimeout(""), httpx.RemoteProtocolError("cut")]
-)
-async def test_no_answer_may_be_asked_for_again(failure):
-    async with answering(failure) as client:
-        with pytest.raises(errors.GatewayUnreachableError, match=r"gw\.test did not answer"):
+async def test_no_answer_may_be_asked_for_again():
+    async with answering(NoAnswerError("connection refused")) as client:
+        with pytest.raises(errors.GatewayUnreachableError, match=r"gw\.test did not answer: connection ref"):
             await client.heartbeat("a1", "credential", HeartbeatRequest(free_slots=1), 1.0)
 
 
 async def test_an_unknown_ca_says_which_flag_helps():
-    error = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+    error = NoAnswerError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
     async with answering(error) as client:
         with pytest.raises(errors.GatewayUnreachableError, match="--ca-file"):
             await client.accept(LEASE, "credential")
 
 
 async def test_requests_as_they_go_out():
-    seen = []
-
-    def handle(request):
-        seen.append(request)
-        return httpx.Response(200, json={"lease": LEASE, "from_the_future": 1})
-
-    async with GatewayClient("https://gw.test/base/", transport=httpx.MockTransport(handle)) as client:
+    http = Scripted(answer(200, msgspec.json.encode({"lease": LEASE, "from_the_future": 1})))
+    async with GatewayClient("https://gw.test/base/", http=http) as client:
         await client.poll("a1", "credential", PollRequest(free_slots=2, wait_seconds=5))
         await client.report(LEASE, "credential", ReportRequest(outcome=Outcome.SUCCEEDED, exit_code=0))
-    poll, report = seen
-    assert str(poll.url) == "https://gw.test/base/v1/agents/a1/poll"
-    assert poll.headers["authorization"] == "Bearer credential"
-    assert poll.headers["content-type"] == "application/json"
-    assert poll.extensions["timeout"]["read"] == 5 + POLL_MARGIN_SECONDS
-    assert msgspec.json.decode(poll.content) == {"free_slots": 2, "wait_seconds": 5}
-    assert str(report.url).endswith(f"/v1/leases/{LEASE}/report")
-    assert msgspec.json.decode(report.content) == {"outcome": "succeeded", "exit_code": 0}
+    (method, url, headers, body, within), (_, reported_to, _, report, _) = http.seen
+    assert (method, url) == ("POST", "https://gw.test/base/v1/agents/a1/poll")
+    assert headers["authorization"] == "Bearer credential"
+    assert headers["content-type"] == "application/json"
+    assert within.answer_seconds == 5 + POLL_MARGIN_SECONDS
+    assert msgspec.json.decode(body) == {"free_slots": 2, "wait_seconds": 5}
+    assert reported_to.endswith(f"/v1/leases/{LEASE}/report")
+    assert msgspec.json.decode(report) == {"outcome": "succeeded", "exit_code": 0}
 
 
 def test_a_ca_file_is_trusted_alone(tmp_path):

@@ -128,7 +128,7 @@ def token_file(tmp_path, gateway):
 @pytest.fixture
 async def idle_worker(gateway, token_file):
     """A worker that was not started yet."""
-    async with GatewayClient("https://gateway.test", transport=gateway.transport()) as client:
+    async with GatewayClient("https://gateway.test", http=gateway.http()) as client:
         running = RunningWorker(gateway, client, token_file)
         yield running
         running.stop.request()

@@ -1,7 +1,7 @@
 """
 The Remote Execution API as typed calls. One attempt each: repeating is ``link``'s, credentials ``session``'s.
 
-Errors of httpx and problem documents become the classes in ``errors``; nothing here logs, so no
+Errors of the network and problem documents become the classes in ``errors``; nothing here logs, so no
 credential can end up in a log.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
 from jetbridge.agent.errors import (
@@ -29,6 +29,7 @@ from jetbridge.agent.errors import (
     TokenRefusedError,
     UnknownContractError,
 )
+from jetbridge.agent.http import Answer, Http, HttpClient, Limits, NoAnswerError
 from jetbridge.agent.settings import AgentSettings
 from jetbridge.contracts.api import (
     AcceptRequest,
@@ -61,12 +62,6 @@ ANSWER_TIMEOUT_SECONDS = 20.0
 POLL_MARGIN_SECONDS = 15.0
 """How much longer than it asked to be held a poll waits for its answer."""
 
-IDLE_CONNECTION_SECONDS = 55.0
-"""
-How long an idle connection is kept. A TLS handshake costs the gateway more than a heartbeat, so longer than
-the longest time between two of them that makes sense; shorter than the usual 60 s of proxies.
-"""
-
 _BY_PROBLEM: dict[str, type[GatewayError]] = {
     ProblemType.UNAUTHENTICATED.uri: CredentialRefusedError,
     ProblemType.AGENT_REPLACED.uri: AgentReplacedError,
@@ -81,9 +76,12 @@ _NOBODY_TOOK_IT = _TRY_LATER | {502, 503, 504}
 _encoder = msgspec.json.Encoder()
 
 
-def limits(answer_seconds: float = ANSWER_TIMEOUT_SECONDS) -> httpx.Timeout:
+_HEADERS = {"content-type": "application/json", "accept": "application/json, application/problem+json"}
+
+
+def limits(answer_seconds: float = ANSWER_TIMEOUT_SECONDS) -> Limits:
     """Return the limits of a call whose answer may take that long."""
-    return httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS, read=answer_seconds)
+    return Limits(connect_seconds=CONNECT_TIMEOUT_SECONDS, answer_seconds=answer_seconds)
 
 
 A = TypeVar("A", bound=Response)
@@ -111,40 +109,22 @@ def tls_of(settings: AgentSettings) -> ssl.SSLContext | None:
 
 class GatewayClient:
     """
-    Connections to one gateway. HTTP/1.1 with keep-alive: each long poll has its own connection anyway.
+    Connections to one gateway.
 
     :param gateway: base address, without ``/v1``
     :param tls: see :func:`tls_context`
-    :param transport: something else than the network, for tests
+    :param http: something else than the network, for tests
     """
 
-    def __init__(
-        self,
-        gateway: str,
-        tls: ssl.SSLContext | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, gateway: str, tls: ssl.SSLContext | None = None, http: Http | None = None) -> None:
         self._gateway = gateway.rstrip("/")
-        self._http = httpx.AsyncClient(
-            verify=tls if tls is not None else True,
-            transport=transport,
-            # No limit on connections: each is one poll, heartbeat, accept or report, and slots bound those.
-            limits=httpx.Limits(
-                max_connections=None,
-                max_keepalive_connections=8,
-                keepalive_expiry=IDLE_CONNECTION_SECONDS,
-            ),
-            headers={
-                "content-type": "application/json",
-                "accept": "application/json, application/problem+json",
-            },
-        )
+        self._http = http if http is not None else HttpClient(self._gateway, tls)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def register(self, token: AgentToken, body: RegisterRequest) -> RegisterResponse:
         """Exchange the agent token for a credential."""
@@ -161,7 +141,7 @@ class GatewayClient:
     ) -> HeartbeatResponse:
         """Say what the agent believes and learn what is so, each step within ``limit_seconds``."""
         path = f"/v1/agents/{agent}/heartbeat"
-        within = httpx.Timeout(limit_seconds)
+        within = Limits(connect_seconds=limit_seconds, answer_seconds=limit_seconds)
         return await self._post(path, credential, body, HeartbeatResponse, within=within)
 
     async def poll(self, agent: str, credential: str, body: PollRequest) -> PollResponse:
@@ -191,21 +171,16 @@ class GatewayClient:
         ``target`` is path and query below ``/execution/``. Raises when nobody took the call: then and only
         then another try may help.
         """
-        request = self._http.build_request(
-            method,
-            f"{self._gateway}/execution/{target}",
-            content=body,
-            headers={**headers, "authorization": f"Bearer {token}"},
-            timeout=limits(),
-        )
+        url = f"{self._gateway}/execution/{target}"
+        bearer = {"authorization": f"Bearer {token}"}
         try:
-            response = await self._http.send(request)
-        except httpx.RequestError as error:
+            answer = await self._http.send(method, url, {**headers, **bearer}, body, limits())
+        except NoAnswerError as error:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error
-        status = response.status_code
+        status = answer.status
         if status in _NOBODY_TOOK_IT:
             raise GatewayUnavailableError(f"{method} /execution/… answered {status}")
-        if status >= 400 and "json" not in response.headers.get("content-type", ""):
+        if status >= 400 and "json" not in answer.content_type:
             raise NotAGatewayError(f"{method} /execution/… answered {status} without JSON: a proxy's?")
         return status
 
@@ -216,7 +191,7 @@ class GatewayClient:
         body: Request,
         answer: type[A],
         *,
-        within: httpx.Timeout | None = None,
+        within: Limits | None = None,
     ) -> A:
         content = await self._send(path, bearer, _encoder.encode(body), within or limits())
         try:
@@ -226,24 +201,21 @@ class GatewayClient:
                 f"{path} answered 200 with something else than asked for: {error}"
             ) from error
 
-    async def _send(self, path: str, bearer: str, content: bytes, within: httpx.Timeout) -> bytes:
+    async def _send(self, path: str, bearer: str, content: bytes, within: Limits) -> bytes:
+        headers = {**_HEADERS, "authorization": f"Bearer {bearer}"}
         try:
             with http_client("POST", _template(path), urlsplit(self._gateway).netloc) as span:
-                response = await self._http.post(
-                    self._gateway + path,
-                    content=content,
-                    headers={"authorization": f"Bearer {bearer}", **trace_headers()},
-                    timeout=within,
-                )
-                http_status(span, response.status_code)
-        except httpx.RequestError as error:
+                headers |= trace_headers()
+                answer = await self._http.send("POST", self._gateway + path, headers, content, within)
+                http_status(span, answer.status)
+        except NoAnswerError as error:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error
-        if response.status_code != httpx.codes.OK:
-            raise self._error(path, response)
-        return response.content
+        if answer.status != HTTPStatus.OK:
+            raise self._error(path, answer)
+        return answer.body
 
-    def _why_unreachable(self, error: httpx.RequestError) -> str:
-        reason = str(error) or type(error).__name__
+    def _why_unreachable(self, error: NoAnswerError) -> str:
+        reason = str(error)
         text = f"{urlsplit(self._gateway).netloc} did not answer: {reason}"
         if "CERTIFICATE_REQUIRED" in reason:
             text += "; the gateway wants a client certificate: --client-cert-file and --client-key-file"
@@ -251,9 +223,9 @@ class GatewayClient:
             text += "; give the CA that signed the gateway's certificate with --ca-file"
         return text
 
-    def _error(self, path: str, response: httpx.Response) -> GatewayError:
-        status = response.status_code
-        problem = _problem(response)
+    def _error(self, path: str, answer: Answer) -> GatewayError:
+        status = answer.status
+        problem = _problem(answer)
         if problem is None:
             return NotAGatewayError(
                 f"{path} answered {status} without a problem document: "
@@ -273,9 +245,9 @@ def _template(path: str) -> str:
     return "/".join(parts)
 
 
-def _problem(response: httpx.Response) -> Problem | None:
+def _problem(answer: Answer) -> Problem | None:
     try:
-        problem: Any = msgspec.json.decode(response.content, type=Problem)
+        problem: Any = msgspec.json.decode(answer.body, type=Problem)
     except msgspec.DecodeError:
         return None
     return problem if problem.type.startswith(TYPE_PREFIX) else None

@@ -13,10 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
+from jetbridge.agent.http import Answer, Http, Limits, NoAnswerError
 from jetbridge.contracts.api import (
     AcceptRequest,
     AcceptResponse,
@@ -94,9 +95,9 @@ class FakeGateway:
 
     # -- what tests do
 
-    def transport(self) -> httpx.MockTransport:
+    def http(self) -> Http:
         """Return the way to this gateway for a ``GatewayClient``."""
-        return httpx.MockTransport(self._handle)
+        return _Wire(self)
 
     async def offer(self, spec: Mapping[str, Any] | None = None, workload_id: str = "") -> str:
         """Make an offer to whoever polls next and return its lease."""
@@ -158,14 +159,6 @@ class FakeGateway:
         if self.problems[operation]:
             raise ProblemError(self.problems[operation].pop(0))
         return await getattr(self, f"_{operation}")(target, bearer, body)
-
-    async def _handle(self, request: httpx.Request) -> httpx.Response:
-        bearer = request.headers["authorization"].removeprefix("Bearer ")
-        try:
-            status, body = await self.answer(request.url.path, bearer, await request.aread())
-        except ConnectionError as error:
-            raise httpx.ConnectError(str(error), request=request) from error
-        return httpx.Response(status, content=body)
 
     async def _register(self, _target: str, bearer: str, body: bytes) -> RegisterResponse:
         request = self._note("register", "", msgspec.json.decode(body, type=RegisterRequest))
@@ -252,3 +245,23 @@ def _route(path: str) -> tuple[str, str]:
 
 def _document(problem: ProblemType, detail: str = "as the test asked") -> Problem:
     return Problem(type=problem.uri, title=problem.title, status=problem.status, detail=detail)
+
+
+@dataclass(frozen=True)
+class _Wire:
+    """Requests to a :class:`FakeGateway` and its answers."""
+
+    gateway: FakeGateway
+
+    async def send(
+        self, _method: str, url: str, headers: Mapping[str, str], body: bytes, _within: Limits
+    ) -> Answer:
+        bearer = headers["authorization"].removeprefix("Bearer ")
+        try:
+            status, answer = await self.gateway.answer(urlsplit(url).path, bearer, body)
+        except ConnectionError as error:
+            raise NoAnswerError(str(error)) from error
+        return Answer(status=status, body=answer)
+
+    async def close(self) -> None:
+        pass

@@ -313,14 +313,12 @@ def main() -> None:
     hide_memory()
     adopt_orphans()
     begun = time.monotonic()
-    gc.disable()  # most of what is imported stays: looking through it all the time takes a tenth of the start
     from jetbridge.worker import execute  # noqa: PLC0415 - after the lines above: it takes seconds
 
     execute.warm_up(options.server, tuple(options.preload))
     # Frozen objects are never looked at by the collector, so forks do not copy the pages they are on.
     gc.collect()
     gc.freeze()
-    gc.enable()
     fork_server = ForkServer(socket.socket(fileno=options.control_fd), options.server, options.max_orders)
     fork_server.tell(
         Ready(

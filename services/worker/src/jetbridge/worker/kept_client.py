@@ -16,7 +16,8 @@ import socket
 import httpx
 from airflow.sdk.api.client import BearerAuth, Client
 
-from jetbridge.agent.gateway_client import IDLE_CONNECTION_SECONDS
+IDLE_CONNECTION_SECONDS = 55.0
+"""As long as the agent itself does, see ``jetbridge.agent.http``; that would bring aiohttp along."""
 
 LIMITS = httpx.Limits(
     max_connections=10, max_keepalive_connections=1, keepalive_expiry=IDLE_CONNECTION_SECONDS
@@ -45,7 +46,9 @@ class KeptClient:
 
     def _leave_to_supervisor(self) -> None:
         if self._socket is not None:
-            self._socket.close()  # without a word: TLS would end for the supervisor, too
+            # Without a word: TLS would end for the supervisor, too. What OpenSSL has of it stays in memory,
+            # of no use without the socket; to free it would take copies of its pages.
+            os.close(self._socket.detach())
             self._socket = None
 
 
