@@ -80,6 +80,16 @@ async def test_a_request_goes_out_as_it_is(client, server, url):
     assert {"authorization: bearer b", "content-type: a/b"} <= set(lines)
 
 
+async def test_a_request_without_a_body(client, server, url):
+    server.answers = [OK]
+    assert (await client.send("GET", f"{url}/v1/x?a=%2F", {"x-y": "z"}, b"", WITHIN)).status == 200
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"GET /v1/x?a=%2F HTTP/1.1\r\n")
+    assert b"x-y: z" in head.lower()
+    assert not body
+    assert b"content-type" not in head.lower()
+
+
 async def test_connections_are_used_again(client, server, url):
     server.answers = [OK] * 3
     for _ in range(3):
@@ -128,9 +138,19 @@ async def test_a_server_that_is_not_trusted_is_named_with_the_reason(server, tmp
         await friend.close()
 
 
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch):
+    """Leave out those of whoever runs the tests."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "all_proxy"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
 @pytest.mark.parametrize("excepted", ["", "elsewhere.test"])
-async def test_a_proxy_is_taken_from_the_environment(server, url, monkeypatch, excepted):
-    monkeypatch.setenv("HTTP_PROXY", url)
+async def test_a_proxy_is_taken_from_the_environment(server, url, monkeypatch, variable, scheme, excepted):
+    monkeypatch.setenv(variable, scheme + url.removeprefix("http://"))
     monkeypatch.setenv("NO_PROXY", excepted)
     server.answers = [OK]
     client = HttpClient("http://gateway.test")
@@ -139,9 +159,19 @@ async def test_a_proxy_is_taken_from_the_environment(server, url, monkeypatch, e
     await client.close()
 
 
-async def test_a_gateway_that_is_excepted_from_the_proxy_is_asked_itself(server, url, monkeypatch):
+async def test_a_proxy_of_another_kind_is_named_as_the_reason(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "socks5://me:hunter2@127.0.0.1:1")
+    client = HttpClient("http://gateway.test")
+    with pytest.raises(NoAnswerError, match="socks5") as raised:
+        await send(client, "http://gateway.test")
+    assert "hunter2" not in str(raised.value)
+    await client.close()
+
+
+@pytest.mark.parametrize("excepted", ["127.0.0.1", "127.0.0.1:{}", "*"])
+async def test_a_gateway_that_is_excepted_from_the_proxy_is_asked_itself(server, url, monkeypatch, excepted):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", excepted.format(url.rpartition(":")[2]))
     server.answers = [OK]
     client = HttpClient(url)
     assert (await send(client, url)).status == 200

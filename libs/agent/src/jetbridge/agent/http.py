@@ -81,7 +81,7 @@ class HttpClient:
             method,
             URL(url, encoded=True),  # else what is percent-encoded in it would be decoded where it can be
             headers=headers,
-            data=body,
+            data=body or None,
             timeout=timeout,
             allow_redirects=False,
         )
@@ -98,6 +98,9 @@ class HttpClient:
             await self._session.close()
 
     def _opened(self) -> aiohttp.ClientSession:
+        if self._proxy and not self._proxy.startswith(("http://", "https://")):
+            kind = self._proxy.partition(":")[0]  # and not the rest, which may hold a password
+            raise NoAnswerError(f"the environment names a proxy of the kind {kind}; use one that speaks HTTP")
         if self._session is None:  # it belongs to the loop that runs
             # No limit: each connection is one poll, heartbeat, accept or report, and slots bound those.
             connector = aiohttp.TCPConnector(
@@ -110,8 +113,10 @@ class HttpClient:
 
 
 def _proxy_for(server: str) -> str | None:
-    """Return the proxy that HTTPS_PROXY or HTTP_PROXY names for a server, unless NO_PROXY names that."""
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY has for a server not named by NO_PROXY."""
     parts = urlsplit(server)
-    if not parts.hostname or proxy_bypass(parts.hostname):
+    if proxy_bypass(parts.netloc):
         return None
-    return getproxies().get(parts.scheme)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
-
 from jetbridge.agent.errors import GatewayUnreachableError
 from jetbridge.agent.gateway_client import GatewayClient, limits
+from jetbridge.agent.http import NoAnswerError
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
 from jetbridge.agent.settings import AgentSettings
@@ -36,17 +35,14 @@ class DagProcessorClient(GatewayClient):
     async def read(self, agent: str, credential: str, target: str) -> tuple[int, bytes]:
         """Read from Airflow's Execution API; returns its status and content, whatever they are."""
         path = f"/v1/agents/{agent}/airflow/{target}"
+        headers = {"authorization": f"Bearer {credential}"}
         try:
-            response = await self._http.get(
-                self._gateway + path,
-                headers={"authorization": f"Bearer {credential}"},
-                timeout=limits(),
-            )
-        except httpx.RequestError as error:
+            answer = await self._http.send("GET", self._gateway + path, headers, b"", limits())
+        except NoAnswerError as error:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error
-        if "problem+json" in response.headers.get("content-type", ""):  # the gateway's, not Airflow's
-            raise self._error(path, response)
-        return response.status_code, response.content
+        if "problem+json" in answer.content_type:  # the gateway's, not Airflow's
+            raise self._error(path, answer)
+        return answer.status, answer.body
 
 
 class DagProcessorSession(Session):
