@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from jetbridge.agent.http import IDLE_CONNECTION_SECONDS
+from jetbridge.agent.connections import IDLE_CONNECTION_SECONDS
 from jetbridge.bus.apply import apply
 from jetbridge.bus.connection import Bus, open_bus
 from jetbridge.bus.settings import BusSettings

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import socket
 import ssl
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +24,7 @@ from jetbridge.contracts.assets import OwnAssets
 from jetbridge.contracts.ids import LeaseKey
 from jetbridge.contracts.messages import TaskCoordinates, WorkloadKind
 from jetbridge.contracts.scopes import TokenScopes
+from jetbridge.devstack.ports import listening
 from jetbridge.devstack.tls import make_certificates
 from jetbridge.gateway.gateway import open_gateway
 from jetbridge.gateway.server import bind, run
@@ -96,7 +96,7 @@ class Airflow:
 
 @pytest.fixture
 async def airflow():
-    async with _airflow(listening_socket()) as airflow:
+    async with _airflow(listening()) as airflow:
         yield airflow
 
 
@@ -188,12 +188,6 @@ class _no_signals:  # noqa: N801 - stands in for a context manager method
 
     def __exit__(self, *_):
         return None
-
-
-def listening_socket():
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer takes 40 ms
-    return listener
 
 
 @dataclass

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 import uuid
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pytest
 import uvicorn
 
 from jetbridge.agent.testing import FakeGateway
+from jetbridge.devstack.ports import listening
 from jetbridge.devstack.tls import Certificates, make_certificates
 
 DAGS = Path(__file__).parent / "dags"
@@ -73,8 +73,7 @@ class Plane:
         return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
     async def start(self):
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer takes 40 ms
+        self._listener = listening(self.port)
         self.port = self._listener.getsockname()[1]
         tls = {}
         if self.certificates:

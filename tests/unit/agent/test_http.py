@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 
 import pytest
@@ -26,15 +27,8 @@ class Server:
         self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(
-                    (
-                        int(line[15:])
-                        for line in head.lower().split(b"\r\n")
-                        if line[:15] == b"content-length:"
-                    ),
-                    0,
-                )
-                self.requests.append(head + await reader.readexactly(length))
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                self.requests.append(head + await reader.readexactly(int(length[1]) if length else 0))
                 if (answer := self.answers.pop(0)) is None:
                     return
                 writer.write(answer)

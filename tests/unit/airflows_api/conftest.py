@@ -13,6 +13,7 @@ class AirflowsApi:
     """Its router, as this release has it, and the OpenAPI document of every version that it serves."""
 
     routes: list
+    versions: list[str]
     documents: list[dict]
 
     def operations(self):
@@ -28,11 +29,12 @@ def airflows_api():
         from airflow.api_fastapi.execution_api.routes import execution_api_router
         from airflow.api_fastapi.execution_api.versions import bundle
 
+    versions = [version.value for version in bundle.versions]
+
     async def documents():
         transport = httpx.ASGITransport(create_task_execution_api_app())
         async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
-            versions = [version.value for version in bundle.versions]
             answers = [await client.get("/openapi.json", params={"version": one}) for one in versions]
         return [answer.json() for answer in answers]
 
-    return AirflowsApi(execution_api_router.routes, asyncio.run(documents()))
+    return AirflowsApi(execution_api_router.routes, versions, asyncio.run(documents()))

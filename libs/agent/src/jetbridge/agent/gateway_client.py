@@ -73,10 +73,14 @@ _ID_SEGMENT = 3
 _TRY_LATER = frozenset({408, 429})
 _NOBODY_TOOK_IT = _TRY_LATER | {502, 503, 504}
 
+_HEADERS = {"content-type": "application/json", "accept": "application/json, application/problem+json"}
+
 _encoder = msgspec.json.Encoder()
 
 
-_HEADERS = {"content-type": "application/json", "accept": "application/json, application/problem+json"}
+def headers_with(bearer: str, own: Mapping[str, str] = _HEADERS) -> dict[str, str]:
+    """Return the headers of a call that ``bearer`` gives the right to; ``own`` go before what is usual."""
+    return {**_HEADERS, **own, "authorization": f"Bearer {bearer}"}
 
 
 def limits(answer_seconds: float = ANSWER_TIMEOUT_SECONDS) -> Limits:
@@ -172,9 +176,8 @@ class GatewayClient:
         then another try may help.
         """
         url = f"{self._gateway}/execution/{target}"
-        bearer = {"authorization": f"Bearer {token}"}
         try:
-            answer = await self._http.send(method, url, {**headers, **bearer}, body, limits())
+            answer = await self._http.send(method, url, headers_with(token, headers), body, limits())
         except NoAnswerError as error:
             raise GatewayUnreachableError(self._why_unreachable(error)) from error
         status = answer.status
@@ -202,7 +205,7 @@ class GatewayClient:
             ) from error
 
     async def _send(self, path: str, bearer: str, content: bytes, within: Limits) -> bytes:
-        headers = {**_HEADERS, "authorization": f"Bearer {bearer}"}
+        headers = headers_with(bearer)
         try:
             with http_client("POST", _template(path), urlsplit(self._gateway).netloc) as span:
                 headers |= trace_headers()

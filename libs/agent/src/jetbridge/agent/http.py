@@ -17,11 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-IDLE_CONNECTION_SECONDS = 55.0
-"""
-How long an idle connection is kept. A TLS handshake costs the gateway more than a heartbeat, so longer than
-the longest time between two of them that makes sense; shorter than the usual 60 s of proxies.
-"""
+from jetbridge.agent.connections import IDLE_CONNECTION_SECONDS
 
 
 class NoAnswerError(Exception):

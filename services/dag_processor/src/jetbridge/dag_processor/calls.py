@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from jetbridge.agent.errors import GatewayUnreachableError
-from jetbridge.agent.gateway_client import GatewayClient, limits
+from jetbridge.agent.gateway_client import GatewayClient, headers_with, limits
 from jetbridge.agent.http import NoAnswerError
 from jetbridge.agent.link import Link
 from jetbridge.agent.session import Session
@@ -35,7 +35,7 @@ class DagProcessorClient(GatewayClient):
     async def read(self, agent: str, credential: str, target: str) -> tuple[int, bytes]:
         """Read from Airflow's Execution API; returns its status and content, whatever they are."""
         path = f"/v1/agents/{agent}/airflow/{target}"
-        headers = {"authorization": f"Bearer {credential}"}
+        headers = headers_with(credential)
         try:
             answer = await self._http.send("GET", self._gateway + path, headers, b"", limits())
         except NoAnswerError as error:

@@ -16,13 +16,15 @@ import socket
 import httpx
 from airflow.sdk.api.client import BearerAuth, Client
 
-IDLE_CONNECTION_SECONDS = 55.0
-"""As long as the agent itself does, see ``jetbridge.agent.http``; that would bring aiohttp along."""
+from jetbridge.agent.connections import IDLE_CONNECTION_SECONDS
 
 LIMITS = httpx.Limits(
     max_connections=10, max_keepalive_connections=1, keepalive_expiry=IDLE_CONNECTION_SECONDS
 )
 """As Airflow's supervisor has them, but for httpx' 5 s: less than lies between two heartbeats of a task."""
+
+CLOSED = -1
+"""What a socket has for a descriptor once it is closed: a gateway that drains ends its connections."""
 
 
 class KeptClient:
@@ -45,11 +47,11 @@ class KeptClient:
         self._socket = response.extensions["network_stream"].get_extra_info("socket")
 
     def _leave_to_supervisor(self) -> None:
-        if self._socket is not None:
-            # Without a word: TLS would end for the supervisor, too. What OpenSSL has of it stays in memory,
-            # of no use without the socket; to free it would take copies of its pages.
-            os.close(self._socket.detach())
-            self._socket = None
+        # Without a word: TLS would end for the supervisor, too. What OpenSSL has of it stays in memory, of no
+        # use without the socket; to free it would take copies of its pages.
+        if self._socket is not None and (descriptor := self._socket.detach()) != CLOSED:
+            os.close(descriptor)
+        self._socket = None
 
 
 kept = KeptClient()

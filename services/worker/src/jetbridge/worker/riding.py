@@ -16,6 +16,7 @@ import httpx
 import structlog
 from airflow.sdk.api.client import Client
 
+from jetbridge.worker.kept_client import LIMITS
 from jetbridge.worker.outbox import Call, Outbox, OutboxFullError
 from jetbridge.worker.ride_rules import Row, Rule, row_of
 
@@ -41,7 +42,7 @@ class RidingClient(Client):
     """
 
     def __init__(self, *, base_url: str, token: str, outbox: Outbox, **options: Any) -> None:
-        options.setdefault("limits", httpx.Limits(max_keepalive_connections=1, max_connections=10))
+        options.setdefault("limits", LIMITS)
         super().__init__(base_url=base_url, token=token, **options)
         self._outbox = outbox
         self._away: Exception | None = None
